@@ -22,14 +22,14 @@ from agent.fleet.suspect import all_suspects, find_all_suspects
     "  svcagent --json fleet keyword-suggest"
 )
 @click.argument("name", shell_complete=context.complete_name)
-@click.option("--watch", "is_watching", is_flag=True, help="Show changes until Ctrl-C; in a pipe, a line for each.")
+@click.option("--watch", "is_watching", is_flag=True, help="Show changes until Ctrl-C; in a pipe, one line for each.")
 @output_options
 def fleet(name: str, *, is_watching: bool) -> int:
-    """Show version, state and health of NAME on all hosts: a row for each.
+    """Show version, state and health of NAME on all hosts, one row for each.
 
-    Digest, tag, state and since are what the host published last; health and the owner of its maintenance come from
-    Consul's catalog. Hosts that have published nothing yet, and hosts without an instance, are shown too. A host whose
-    reload disappeared is shown as suspect: no other host takes that version until the host has recovered, or you run
+    Each host publishes its digest, tag, state and since; health and the owner of its maintenance come from Consul's
+    catalog. Hosts that have not published a state yet and hosts without an instance are included. A version whose
+    reload disappeared is suspect: no other host takes it until that host has recovered, or you run
     svcagent quarantine clear.
     """
     if is_watching and current().as_json:
@@ -74,7 +74,7 @@ def _draw(service: str, moments: Iterable[FleetSnapshot]) -> None:
             found = _shown(service, seen)
             lines = [Text(line) for line in summary(found)]
             if seen.trouble:
-                lines.append(Text(f"{seen.trouble}. What follows may be out of date", style="yellow"))
+                lines.append(Text(f"{seen.trouble}. The rows below may be out of date", style="yellow"))
             live.update(Group(*lines, table(HEADERS, rows(found), live.console.width)), refresh=True)
 
 
@@ -86,7 +86,7 @@ def _print_changes(service: str, moments: Iterable[FleetSnapshot]) -> None:
     for seen in moments:
         if seen.trouble:
             if not is_troubled:
-                show_warning(f"{seen.trouble}. Waiting for it")
+                show_warning(f"{seen.trouble}. Retrying")
             is_troubled = True
             continue
         is_troubled = False

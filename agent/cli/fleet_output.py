@@ -58,7 +58,7 @@ def summary(fleet: ShownFleet) -> Iterator[str]:
         where = f"it failed on {entry.node} at {shown(entry.since)}: " if entry.since else ""
         yield f"{short(entry.digest)} is quarantined: {where}{first_line(entry.why)}"
     for one in fleet.suspects:
-        yield f"{suspect.what_happened(one)}; {suspect.what_to_do(fleet.service, one)}"
+        yield f"{suspect.what_happened(one)}. To resolve it: {suspect.what_to_do(fleet.service, one)}"
 
 
 def document(fleet: ShownFleet) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def moment(value: datetime | None) -> str | None:
 
 def _pin_line(pin: Pin, fleet: ShownFleet) -> str:
     if pin.problem:
-        return f"{pin.problem}; the next rollout replaces it"
+        return f"{pin.problem}. The next rollout replaces it"
     at = progress(pin, fleet.view.hosts, able_instances(fleet.instances))
     since = f" at {shown(pin.since)}" if pin.since else ""
     far = f"{len(at.hosts_done)} of {counted(len(at.hosts_done | at.hosts_missing), 'host')} run it"

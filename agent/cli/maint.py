@@ -39,9 +39,9 @@ _wait = click.option(
     type=context.GoDuration(),
     default="30s",
     show_default=True,
-    help="How long to wait until the catalog shows it; then exit code 69.",
+    help="How long to wait until Consul's catalog shows the change; then exit with 69.",
 )
-_all = click.option("--all", "every", is_flag=True, help="Every service of this host, one by one.")
+_all = click.option("--all", "every", is_flag=True, help="All services of this host.")
 
 
 @click.group(
@@ -54,8 +54,8 @@ _all = click.option("--all", "every", is_flag=True, help="Every service of this 
 def maint() -> None:
     """Enable, disable and show the maintenance of a service or of this host.
 
-    Owner, reason, begin and end are kept in the reason text in Consul, where everybody can read them. A reload never
-    disables an operator's maintenance. NAME is a service's name, for all its instances on this host, or one ID.
+    Consul stores owner, reason, start and end as the reason text, readable by all of its users. A reload never
+    disables an operator's maintenance. NAME is a service name (all its instances on this host) or a service ID.
     """
 
 
@@ -67,32 +67,32 @@ def maint() -> None:
     '  svcagent maint enable keyword-suggest --reason "my turn" --replace'
 )
 @_name
-@click.option("--node", is_flag=True, help="This host with all its services, by Consul's node maintenance.")
+@click.option("--node", is_flag=True, help="This host with all its services (node maintenance).")
 @_all
 @reason_options("disabled")
-@click.option("--replace", is_flag=True, help="Take over another owner's maintenance, without a moment in service.")
+@click.option("--replace", is_flag=True, help="Replace another owner's maintenance. The instance stays out of service.")
 @click.option(
     "--force",
     is_flag=True,
-    help="With --replace: take over a running reload's, too; that reload then leaves it in maintenance.",
+    help="With --replace: replace also a running reload's. The reload then leaves the instance in maintenance.",
 )
 @click.option(
     "--guard",
     is_flag=True,
-    help="Refuse (exit 75) if no other instance passes its checks. Checked again once maintenance is visible, and "
+    help="Refuse (exit 75) if no other instance passes its checks. Checked again when maintenance is visible, and "
     "disabled again if another instance went into maintenance at the same moment.",
 )
 @click.option(
     "--wait-drained",
     is_flag=True,
-    help="Wait until the health API and DNS no longer return it and clients have forgotten it.",
+    help="Wait until the health API and DNS no longer return it and cached DNS answers have expired.",
 )
 @click.option(
     "--drain-timeout",
     type=context.GoDuration(),
     default="5m",
     show_default=True,
-    help="How long --wait-drained may take, the TTL of DNS answers included.",
+    help="How long --wait-drained may take, including the TTL of DNS answers.",
 )
 @_wait
 @output_options
@@ -113,15 +113,15 @@ def enable(
 ) -> None:
     """Enable maintenance, and return when the catalog shows it.
 
-    If you enabled it before for the same reason, only its end is changed. If another owner did, prints who and why,
-    changes none of the named services, and exits 1.
+    If you enabled it before with the same reason, only the end changes. If another owner did, prints the owner and the
+    reason, changes no service, and exits 1.
 
-    After its end, the daemon or the next register, reload or maint expire disables it if the checks pass. Exit code 69
-    means that Consul did not answer and the state is unknown: run the same command again. After any failure, prints
+    When it expires, the daemon or the next register, reload or maint expire disables it if the checks pass. Exit code
+    69 means that Consul did not answer and the state is unknown: run the same command again. After a failure, prints
     what is in maintenance and how to disable it.
     """
     if force and not replace:
-        raise click.UsageError("--force needs --replace: together they take over a running reload's maintenance.")
+        raise click.UsageError("--force requires --replace: together they replace a running reload's maintenance.")
     clock, interrupts = context.system_clock(), Interrupts()
     now = clock.now()
     end = end_of(duration, until, now)
@@ -160,23 +160,24 @@ def enable(
     epilog="\b\nExamples:\n"
     "  svcagent maint disable keyword-suggest\n"
     "  svcagent maint disable --node\n"
-    "  svcagent maint disable keyword-suggest --force    (a reload's; if that has crashed, better: svcagent recover)"
+    "  svcagent maint disable keyword-suggest --force    (a reload's; if it has crashed, run svcagent recover instead)"
 )
 @_name
 @click.option(
-    "--node", is_flag=True, help="This host's node maintenance; services in maintenance themselves stay in it."
+    "--node", is_flag=True, help="This host's node maintenance. The maintenance of single services is not changed."
 )
 @_all
 @click.option(
-    "--force", is_flag=True, help="Disable a reload's maintenance, too, whether the instance is ready or not."
+    "--force", is_flag=True, help="Disable also a reload's maintenance, whether the instance is ready or not."
 )
 @_wait
 @output_options
 def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: float) -> None:
-    """Disable maintenance, print whose it was, and return when the catalog shows it.
+    """Disable maintenance, print its former owner, and return when the catalog shows it.
 
-    Does nothing if there is none. If one of the named services is in a running reload's maintenance, changes none of
-    them and exits 1. Exit code 69 means that Consul did not answer and the state is unknown: run it again.
+    Does nothing if none is enabled. If a running reload has enabled maintenance of one of the services, changes no
+    service and exits 1. Exit code 69 means that Consul did not answer and the state is unknown: run the same command
+    again.
     """
     clock, settings = context.system_clock(), context.settings()
     with context.consul(settings) as consul:
@@ -189,7 +190,8 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
         for one in decisions:
             if one.held is not None and not disable_own_maintenance(consul, one.target, one.held):
                 raise Conflict(
-                    f"the maintenance of {one.target} was changed at the same moment; see: svcagent maint status",
+                    f"another process changed the maintenance of {one.target} at the same moment; "
+                    "run: svcagent maint status",
                     kind="maintenance-changed",
                 )
         remember(settings, decisions)
@@ -199,8 +201,7 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
     show_decisions(decisions)
     if host_held is not None:
         show_warning(
-            f"this host as a whole is in maintenance, enabled {described(host_held)}; "
-            "to disable it: svcagent maint disable --node"
+            f"this host is in maintenance, enabled {described(host_held)}. To disable it: svcagent maint disable --node"
         )
 
 
@@ -209,18 +210,18 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
     "  svcagent --json maint status"
 )
 @_name
-@click.option("--node", is_flag=True, help="This host alone, without its services.")
+@click.option("--node", is_flag=True, help="Only this host, without its services.")
 @_all
 @output_options
 def status(name: str | None, *, node: bool, every: bool) -> None:
-    """Show what is in maintenance: owner, begin, end and reason.
+    """Show what is in maintenance: owner, start, end and reason.
 
-    Maintenance that consul maint or the API enabled is shown with an unknown owner. Without NAME: this host and all
-    its services. The host's own maintenance is shown with every service, because it applies to them too.
+    The owner is unknown if consul maint or the API enabled it. Without NAME: this host and all its services. The
+    host's maintenance is shown with every service, because it applies to all of them.
     """
     clock = context.system_clock()
     if sum((bool(name), node, every)) > 1:
-        raise click.UsageError("Give one of NAME, --node and --all.")
+        raise click.UsageError("Give only one of NAME, --node and --all.")
     with context.consul(context.settings()) as consul:
         agent = consul.agent_self()
         targets: list[MaintenanceTarget] = []
@@ -237,10 +238,10 @@ def status(name: str | None, *, node: bool, every: bool) -> None:
 )
 @output_options
 def expire() -> int:
-    """Disable maintenance whose end has come, if the checks pass. For cron: silent when there is nothing to do.
+    """Disable expired maintenance if the checks pass. For cron: prints nothing if nothing has expired.
 
-    An instance that does not pass its checks stays in maintenance; the failing check is printed, and the exit code is
-    75. register and reload do the same for their services and this host.
+    If the checks of an instance fail, prints the failing check, keeps the maintenance, and exits 75. register and
+    reload do the same for their services and this host.
     """
     with context.consul(context.settings()) as consul:
         ended = end_expired(consul, context.system_clock(), consul.agent_self().node)
@@ -250,10 +251,10 @@ def expire() -> int:
 
 def _raise_if_refused(decisions: list[MaintenanceDecision]) -> None:
     refused = [
-        f"{one.target} is in maintenance already, enabled {described(one.held)}; {one.remedy}"
+        f"{one.target} is already in maintenance, enabled {described(one.held)}. {one.remedy}"
         for one in decisions
         if one.action is MaintenanceAction.REFUSE and one.held is not None
     ]
     if refused:
-        others = "\nnothing was changed" if len(decisions) > 1 else ""
+        others = "\nNothing was changed" if len(decisions) > 1 else ""
         raise Conflict("\n".join(refused) + others, kind="maintenance-held")

@@ -38,14 +38,14 @@ def warn_if_none_remain(consul: Consul, node: str, targets: Sequence[Maintenance
     except ConsulUnreachable as error:
         if is_refusing:
             raise
-        show_warning(f"unknown which instances remain for clients: {error}")
+        show_warning(f"unknown whether clients have another instance: {error}")
         return
     for one in views:
         if problem := _none_remain(one):
             if is_refusing:
                 ids = ", ".join(one.service_ids)
                 raise GuardRefused(
-                    f"{ids} stays in service: {problem}. To enable maintenance all the same, omit --guard",
+                    f"{ids}: maintenance not enabled: {problem}. To enable it anyway, omit --guard",
                     kind="no-instance-left",
                 )
             show_warning(problem)
@@ -64,7 +64,7 @@ def check_again(consul: Consul, clock: Clock, node: str, entered: Sequence[Maint
         views = client_views(consul, node, [one.target for one in entered], ignoring=reasons)
         problem = "; ".join(text for one in views if (text := _none_remain(one)))
     except SvcagentError as error:
-        problem = f"unknown which instances remain for clients: {error}"
+        problem = f"unknown whether clients have another instance: {error}"
     if not problem:
         return
     for one in entered:
@@ -72,8 +72,8 @@ def check_again(consul: Consul, clock: Clock, node: str, entered: Sequence[Maint
             await_shown(consul, clock, one.target, None)
     out = ", ".join(str(one.target) for one in entered)
     raise GuardRefused(
-        f"{out}: maintenance was enabled, and is disabled again, because another instance entered maintenance at the "
-        f"same moment: {problem}. Run this again, or without --guard",
+        f"{out}: maintenance was enabled and disabled again, because another instance entered maintenance at the "
+        f"same moment: {problem}. Run the command again, or omit --guard",
         kind="no-instance-left",
     )
 
@@ -86,9 +86,9 @@ def dns_cache_seconds(consul: Consul, agent: AgentSelf, targets: Sequence[Mainte
     remembered = dns_cache_time(consul, agent, targets)
     if remembered > timeout:
         raise GuardRefused(
-            f"nothing was changed: DNS clients may remember {', '.join(map(str, targets))} for {remembered} s (the TTL "
-            f"of its answers), and --drain-timeout is {durations.text(timeout)}. Give --drain-timeout {remembered}s or "
-            "more, lower dns_config.service_ttl in Consul, or omit --wait-drained",
+            f"nothing was changed: DNS clients may cache the addresses of {', '.join(map(str, targets))} for "
+            f"{remembered} s (the TTL of the answers), and --drain-timeout is {durations.text(timeout)}. Set "
+            f"--drain-timeout to {remembered}s or more, lower dns_config.service_ttl in Consul, or omit --wait-drained",
             kind="dns-ttl-too-long",
         )
     return remembered
@@ -114,8 +114,8 @@ def _remaining(consul: Consul, decisions: Sequence[MaintenanceDecision], *, is_s
     except SvcagentError:
         for one in decisions:
             yield (
-                f"{one.target} may be in maintenance. To see: svcagent maint status {one.target.argument}; "
-                f"to disable its maintenance: svcagent maint disable {one.target.argument}"
+                f"{one.target} may be in maintenance. To check: svcagent maint status {one.target.argument}. "
+                f"To disable maintenance: svcagent maint disable {one.target.argument}"
             )
         return
     for target, held in found:
@@ -131,9 +131,9 @@ def _none_remain(one: ClientView) -> str:
         case RemainingInstances.SOME:
             return ""
         case RemainingInstances.NONE:
-            return f"no other instance of {one.name} passes its checks, so its clients would have none"
+            return f"no other instance of {one.name} passes its checks; its clients would have none"
         case RemainingInstances.UNKNOWN:
             return (
                 f"Consul's catalog does not show {one.name} on this host, so it is unknown whether its clients have "
-                "another instance. If it has just been registered, wait a moment; else the token may lack node:read"
+                "another instance. If it was registered just now, try again; otherwise the token may lack node:read"
             )

@@ -23,7 +23,7 @@ def targets_of(
 ) -> list[MaintenanceTarget]:
     """Return the named targets: any service of this host, whether svcagent registered it or not."""
     if sum((bool(name), node, every)) != 1:
-        raise click.UsageError("Give a service's NAME, --node for this host, or --all for each of its services.")
+        raise click.UsageError("Give the NAME of a service, --node for this host, or --all for all its services.")
     if node:
         return [MaintenanceTarget(agent.node)]
     services = sorted(consul.services().values(), key=lambda service: service.id)
@@ -55,16 +55,16 @@ def remember(settings: Settings, decisions: Iterable[MaintenanceDecision]) -> No
         for one in decisions:
             kept.record_maintenance(one.target.service_id, None if one.wanted is None else render(one.wanted))
     except SvcagentError as error:
-        log(f"{error}; the next registration notes the maintenance")
+        log(f"{error}; the next registration records the maintenance")
 
 
 def reason_options(ended: str) -> Callable[[F], F]:
     """Accept ``--reason``, ``--for`` and ``--until``. ``ended``: what ends it if it has no end."""
-    until = "An end: HH:MM (the next one), or ISO 8601; local time unless it has a zone."
+    until = "End time: HH:MM (its next occurrence) or ISO 8601; local time unless it has a zone."
     options = (
-        click.option("--reason", required=True, help="Why, for others to read.", callback=_one_line),
+        click.option("--reason", required=True, help="Reason, shown to others.", callback=_one_line),
         click.option(
-            "--for", "duration", type=context.GoDuration(), help=f"An end: 90m, 2h. Without one, until {ended}."
+            "--for", "duration", type=context.GoDuration(), help=f"Duration: 90m, 2h. Default: until {ended}."
         ),
         click.option("--until", metavar="TIME", help=until),
     )
@@ -73,7 +73,7 @@ def reason_options(ended: str) -> Callable[[F], F]:
 
 def _one_line(_ctx: click.Context, _parameter: click.Parameter, reason: str) -> str:
     if not reason.split():
-        raise click.BadParameter("give a reason: others will read it", param_hint="--reason")
+        raise click.BadParameter("must not be empty", param_hint="--reason")
     return " ".join(reason.split())
 
 
@@ -94,9 +94,9 @@ def end_of(duration: float | None, until: str | None, now: datetime) -> datetime
     try:
         end = now + timedelta(seconds=duration)
     except OverflowError as error:
-        raise click.BadParameter("that end is too far away", param_hint="--for") from error
+        raise click.BadParameter("the end time is too far in the future", param_hint="--for") from error
     if duration <= 0:
-        raise click.BadParameter("an end must lie in the future", param_hint="--for")
+        raise click.BadParameter("must be greater than 0", param_hint="--for")
     return end
 
 

@@ -37,10 +37,10 @@ def show_enabled(decisions: Iterable[MaintenanceDecision]) -> None:
         if one.held is None:
             show_line(f"{one.target}: in maintenance{_until(one.wanted)}")
         elif one.held == one.wanted:
-            show_line(f"{one.target}: in maintenance already, enabled {described(one.held)}")
+            show_line(f"{one.target}: already in maintenance, enabled {described(one.held)}")
         else:
             show_line(
-                f"{one.target}: still in maintenance{_until(one.wanted)}; before, it was enabled {described(one.held)}"
+                f"{one.target}: in maintenance{_until(one.wanted)}; it replaces the one enabled {described(one.held)}"
             )
 
 
@@ -65,7 +65,7 @@ def show_status(found: Sequence[tuple[MaintenanceTarget, Maintenance | None]], n
         return
     rows = [(str(target), *_row(maintenance, now)) for target, maintenance in found if maintenance is not None]
     if rows:
-        show_table(("OUT", "OWNER", "AGE", "SINCE", "UNTIL", "WHY"), rows)
+        show_table(("TARGET", "OWNER", "AGE", "SINCE", "UNTIL", "REASON"), rows)
     else:
         show_line("nothing is in maintenance")
 
@@ -83,12 +83,12 @@ def show_expired_maintenance(ended: Sequence[ExpiredMaintenance], *, is_document
     for one in ended:
         if one.may_be_disabled:
             show_line(
-                f"{one.target}: maintenance disabled, its end has come; it was enabled {described(one.maintenance)}"
+                f"{one.target}: maintenance expired and was disabled; it was enabled {described(one.maintenance)}"
             )
         else:
             show_warning(
-                f"{one.target} stays in maintenance although its end has come, because not all its checks pass: "
-                f"{'; '.join(map(_check_text, one.failing))}. Repair it, or disable maintenance as it is: "
+                f"{one.target} stays in maintenance, although it has expired, because its checks do not pass: "
+                f"{'; '.join(map(_check_text, one.failing))}. Correct that, or disable maintenance anyway: "
                 f"svcagent maint disable {one.target.argument}"
             )
 
@@ -106,7 +106,7 @@ def _row(maintenance: Maintenance, now: datetime) -> tuple[str, ...]:
     since = shown(maintenance.since) if maintenance.since else "-"
     age = length(now - maintenance.since) if maintenance.since else "-"
     until = shown(maintenance.until) if maintenance.until else "-"
-    return maintenance.whose, age, since, f"{until} (over)" if maintenance.is_over(now) else until, maintenance.why
+    return maintenance.whose, age, since, f"{until} (expired)" if maintenance.is_over(now) else until, maintenance.why
 
 
 def _document(

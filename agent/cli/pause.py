@@ -26,8 +26,9 @@ from agent.fleet import pause as pauses
 def pause(name: str, *, reason: str, duration: float | None, until: str | None, is_replacing: bool) -> None:
     """Stop the reloads of NAME on all hosts.
 
-    Hosts that wait for the lock stop when they get it; a host that has drained already finishes. If you paused it
-    before for the same reason, only the end is changed. If another operator did, prints who and why, and exits 1.
+    A host that waits for the lock stops when it gets it; a host that has already drained finishes its reload. If you
+    paused NAME before with the same reason, only the end changes. If another operator did, prints the owner and the
+    reason, and exits 1.
     """
     now = context.system_clock().now().replace(microsecond=0)
     end = end_of(duration, until, now)
@@ -39,6 +40,6 @@ def pause(name: str, *, reason: str, duration: float | None, until: str | None, 
     pause_now = replace(wanted, since=held.since) if held is not None and held.has_same_cause(wanted) else wanted
     if current().as_json:
         show_document({"service": service, "pause": pause_document(pause_now), "was": pause_document(held)})
-    before = f"; before it was paused {held.describe(shown)}" if held is not None and held != pause_now else ""
-    already = " already" if held == pause_now else ""
-    show_line(f"{service}: paused{already}{f' until {shown(pause_now.until)}' if pause_now.until else ''}{before}")
+    before = f"; this replaces the pause {held.describe(shown)}" if held is not None and held != pause_now else ""
+    state = "already paused" if held == pause_now else "paused"
+    show_line(f"{service}: {state}{f' until {shown(pause_now.until)}' if pause_now.until else ''}{before}")

@@ -13,9 +13,9 @@ from agent.fleet import pause as pauses
 @click.argument("name", shell_complete=context.complete_name)
 @output_options
 def resume(name: str) -> None:
-    """Allow the reloads of NAME again on all hosts, and print who had paused them.
+    """Resume the reloads of NAME on all hosts, and print who paused them.
 
-    Does nothing if they are not paused. Each host continues with its next reload, on schedule or by hand.
+    Does nothing if they are not paused. Each host continues with its next reload, scheduled or run by hand.
     """
     settings = context.settings()
     with context.consul(settings) as consul:
@@ -26,6 +26,6 @@ def resume(name: str) -> None:
     if held is None:
         show_line(f"{service}: not paused")
     elif held.is_over(context.system_clock().now()):
-        show_line(f"{service}: not paused any more; it was paused {held.describe(shown)}")
+        show_line(f"{service}: not paused; the pause {held.describe(shown)} has expired")
     else:
-        show_line(f"{service}: reloads are resumed; they were paused {held.describe(shown)}")
+        show_line(f"{service}: reloads resumed; they were paused {held.describe(shown)}")

@@ -80,20 +80,20 @@ def decide(
     - otherwise a rollout is under way: take the pinned digest, although the tag has moved
     """
     if registry_digest == running_digest:
-        return VersionDecision(registry_digest, VersionAction.KEEP, "the newest runs here already")
+        return VersionDecision(registry_digest, VersionAction.KEEP, "the newest version already runs here")
     released = _why_not_bound(view, image, registry_digest, awaited, now)
     if view.pin is not None and not released:
         if view.pin.digest == registry_digest:
-            return VersionDecision(registry_digest, VersionAction.KEEP, "the newest is the pinned one")
+            return VersionDecision(registry_digest, VersionAction.KEEP, "the newest version is the pinned one")
         waits_for = progress(view.pin, view.hosts, awaited).waits_for
         return VersionDecision(
             view.pin.digest,
             VersionAction.KEEP,
-            f"a rollout of {view.pin.digest}, pinned by {view.pin.node}, is under way, though the tag has moved since; "
-            f"it waits for {waits_for}",
+            f"the rollout of {view.pin.digest}, pinned by {view.pin.node}, is in progress; it waits for {waits_for}. "
+            "The tag now points to another digest",
         )
     if registry_digest in view.quarantine:
-        return VersionDecision(registry_digest, VersionAction.KEEP, "the newest is quarantined")
+        return VersionDecision(registry_digest, VersionAction.KEEP, "the newest version is quarantined")
     return VersionDecision(registry_digest, VersionAction.PIN if view.pin is None else VersionAction.REPLACE, released)
 
 
@@ -127,8 +127,8 @@ def agree(
         if pin(consul, service, wanted, view.pin_index) is wanted:
             return decision, view
     raise Conflict(
-        f"hosts do not agree on an image of {service}: its pin changes all the time. Do their definitions name "
-        f"different tags? See: {shlex.join(['svcagent', 'fleet', service])}",
+        f"hosts do not agree on an image of {service}: the pin changed {ATTEMPTS} times in succession. Check whether "
+        f"their definitions name different tags: {shlex.join(['svcagent', 'fleet', service])}",
         kind="pin-unstable",
     )
 
@@ -145,10 +145,12 @@ def _why_not_bound(view: FleetView, image: str, newest: str, awaited: Collection
     if pinned.digest == newest:
         return ""
     if pinned.digest in view.quarantine:
-        return "the pinned one is quarantined"
+        return "the pinned version is quarantined"
     if not progress(pinned, view.hosts, awaited).missing:
-        return "the pinned one runs on every host that can take it"
-    return "" if _is_moving(pinned, view.hosts, now) else "the rollout of the pinned one made no progress for an hour"
+        return "the pinned version runs on every host that can take it"
+    return (
+        "" if _is_moving(pinned, view.hosts, now) else "the rollout of the pinned version made no progress for an hour"
+    )
 
 
 def _is_moving(pinned: Pin, hosts: Mapping[InstanceKey, HostState], now: datetime) -> bool:

@@ -146,7 +146,7 @@ def fields_of(text: bytes | str) -> Mapping[str, Any]:
     version = document.get("v")
     if type(version) is not int or version != VERSION:
         shown = version if version is None or (type(version) is int and abs(version) < 10**6) else "not a number"
-        raise Unreadable(f"its version is {shown}, and this svcagent knows {VERSION}; update svcagent")
+        raise Unreadable(f"its version is {shown}, but this svcagent reads only {VERSION}; upgrade svcagent")
     return document
 
 
@@ -200,13 +200,13 @@ def stored_as(key: str, kind: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _text(found: Any, key: str) -> str:
     if not isinstance(found, str):
-        raise Unreadable(f"its {key} is not a text")
+        raise Unreadable(f"its {key} is not a string")
     return found
 
 
 def _name(found: Any, key: str) -> str:
     if not is_name(_text(found, key)):
-        raise Unreadable(f"its {key} is not a printable text of at most {LONGEST_NAME} characters")
+        raise Unreadable(f"its {key} is not a printable string of at most {LONGEST_NAME} characters")
     return str(found)
 
 
@@ -240,13 +240,13 @@ def _moment(found: Any, key: str) -> datetime:
 
 def _texts(found: Any, key: str) -> frozenset[str]:
     if not isinstance(found, list) or not all(isinstance(one, str) and is_name(one) for one in found):
-        raise Unreadable(f"its {key} is not a list of short texts")
+        raise Unreadable(f"its {key} is not an array of short strings")
     return frozenset(found)
 
 
 def _steps(found: Any, key: str) -> tuple[tuple[str, float], ...]:
     if not isinstance(found, list) or len(found) > MOST_STEPS or not all(map(_is_step, found)):
-        raise Unreadable(f"its {key} is not a list of steps with seconds")
+        raise Unreadable(f"its {key} is not an array of steps with seconds")
     return tuple((step, float(seconds)) for step, seconds in found)
 
 

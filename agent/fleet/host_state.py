@@ -104,7 +104,9 @@ def write_host_state(consul: Consul, service: str, node: str, state: HostState) 
     if state.service_id:
         operations.append(KvOperation("delete", place(service, node, "")))
     if not consul.kv_transaction(*operations):
-        raise Conflict(f"Consul refused to write {where}; is a session holding the key as a lock?", kind="key-locked")
+        raise Conflict(
+            f"Consul refused to write {where}. Check whether a session holds the key as a lock", kind="key-locked"
+        )
 
 
 def note_running(

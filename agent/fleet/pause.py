@@ -63,8 +63,7 @@ def put(consul: Consul, service: str, wanted: Pause, now: datetime, *, is_replac
             return held
         if held is not None and not held.has_same_cause(wanted) and not is_replacing:
             raise Conflict(
-                f"{service} is paused already {held.describe()}; it stays as it is. To replace it by yours, add: "
-                "--replace",
+                f"{service} is already paused {held.describe()}. Not changed. To replace that pause, add: --replace",
                 kind="paused-already",
             )
         index = next((pair.modify_index for pair in pairs if pair.key == where), 0)

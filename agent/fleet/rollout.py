@@ -70,8 +70,8 @@ def untrusted(service: str, image: str, pinned: Pin, node: str) -> str:
     since = f" at {pinned.since:%Y-%m-%dT%H:%M:%SZ}" if pinned.since else ""
     return (
         f"{where} in Consul KV, written by {pinned.node}{since}, pins {pinned.digest}, but {image} does not point to "
-        f"that digest now, and {node} has never seen it under that tag or run it; so {node} does not take it. If it is "
-        f"not the digest that the fleet should take, remove the pin: {shlex.join(['consul', 'kv', 'delete', where])}. "
-        f"To take what the tag points to now: {shlex.join(['svcagent', 'reload', service, '--force'])}. If write "
-        "access to Consul KV is meant to be the right to deploy, set trust_pins = true under [fleet] in svcagent.toml"
+        f"that digest now, and {node} has never seen it under that tag or run it. {node} does not take it. To remove "
+        f"a wrong pin: {shlex.join(['consul', 'kv', 'delete', where])}. To take what the tag points to now: "
+        f"{shlex.join(['svcagent', 'reload', service, '--force'])}. To let everyone with write access to Consul KV "
+        "deploy, set trust_pins = true under [fleet] in svcagent.toml"
     )

@@ -94,7 +94,7 @@ class SeenDigests:
         try:
             return decode(content) if content else {}
         except Unreadable as error:
-            log(f"{self._file} is replaced, because it cannot be used: {error}", level=WARNING, service=self._service)
+            log(f"{self._file} is replaced, because it is invalid: {error}", level=WARNING, service=self._service)
             return {}
 
 

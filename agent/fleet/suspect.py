@@ -121,12 +121,12 @@ def what_happened(suspect: HostState) -> str:
     since = f", at this step since {suspect.since:%Y-%m-%dT%H:%M:%SZ}" if suspect.since else ""
     if suspect.state == HostStatus.STRANDED:
         return (
-            f"{suspect.wanted} is suspect: {suspect.node} failed to take it and is still out of service, on the old "
-            "version too, and it is unknown whether the new one is at fault"
+            f"{suspect.wanted} is suspect: its reload on {suspect.node} failed, and the host is out of service on the "
+            "old version too; it is unknown whether the new version is at fault"
         )
     return (
-        f"{suspect.wanted} is suspect: the reload of {suspect.node} that was taking it disappeared at the step "
-        f"{suspect.step}{since}, and it is unknown whether the version is at fault"
+        f"{suspect.wanted} is suspect: its reload on {suspect.node} disappeared at step {suspect.step}{since}; it is "
+        "unknown whether the version is at fault"
     )
 
 
@@ -136,6 +136,6 @@ def what_to_do(service: str, suspect: HostState) -> str:
     cleared = shlex.join(["svcagent", "quarantine", "clear", service, suspect.wanted])
     forced = shlex.join(["svcagent", "reload", service, "--force"])
     return (
-        f"look at {suspect.node}: it clears this itself when it is up again, by its next register, reload, or "
-        f"{recover}. If the version is not at fault, run: {cleared}; to take it on this host all the same: {forced}"
+        f"check {suspect.node}: its next register, reload, or {recover} clears the suspicion. If the version is not at "
+        f"fault, run: {cleared}. To take it on this host anyway: {forced}"
     )

@@ -91,8 +91,8 @@ def await_shown(
             raise _changed_meanwhile(target, held)
         if deadline.is_over:
             raise OutcomeUnknown(
-                f"unknown whether clients see it: the local agent holds {target} "
-                f"{'in' if text is None else 'out of'} service, but Consul's catalog did not show that within "
+                f"unknown whether clients see it: the local agent has {'disabled' if text is None else 'enabled'} "
+                f"maintenance of {target}, but Consul's catalog did not show that within "
                 f"{seconds:g} s{f' ({failure})' if failure else ''}. {_how_to_check(target)}"
             ) from failure
         if failure is not None:
@@ -115,14 +115,14 @@ def _unknown(target: MaintenanceTarget, state: str) -> Iterator[None]:
 
 def _how_to_check(target: MaintenanceTarget) -> str:
     return (
-        "When Consul answers again, run the same command once more (it changes nothing that is done already), "
-        f"or see: svcagent maint status {target.argument}"
+        "When Consul answers again, run the same command again (it is safe to repeat), "
+        f"or run: svcagent maint status {target.argument}"
     )
 
 
 def _changed_meanwhile(target: MaintenanceTarget, held: str | None) -> Conflict:
     now = "it is in service" if held is None else f"it is in maintenance, enabled {parse(held).describe()}"
     return Conflict(
-        f"another process changed the maintenance of {target} at the same moment: {now}. It stays as it is; run again",
+        f"another process changed the maintenance of {target} at the same moment: {now}. Run the command again",
         kind="maintenance-changed",
     )

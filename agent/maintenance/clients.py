@@ -128,7 +128,7 @@ def await_dns_expiry(
     if not forgotten.is_over:
         left = f"{forgotten.remaining:.0f} s"
         raise NotDrained(
-            f"DNS clients may remember it for another {left} (the TTL of its answers)", kind="dns-clients-remain"
+            f"DNS clients may cache its address for another {left} (the TTL of the answers)", kind="dns-clients-remain"
         )
 
 
@@ -157,7 +157,8 @@ def await_absence_from_dns(
         if not poll(is_absent, deadline, POLL_SECONDS):
             raise NotDrained(
                 f"the DNS server {server} still returns {own[0]}:{own[1]} {seconds:.0f} s after maintenance was "
-                "enabled. Does it cache (dns_config.service_ttl, a forwarder)? See drain_dns in svcagent.toml",
+                "enabled. Check whether it caches answers (dns_config.service_ttl, a forwarder), and drain_dns in "
+                "svcagent.toml",
                 kind="dns-clients-remain",
             )
     wait_out(Deadline.after(clock, remembered), check)

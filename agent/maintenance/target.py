@@ -65,11 +65,11 @@ def decide_enable(
             return MaintenanceDecision(target, MaintenanceAction.KEEP, held, held)
         return MaintenanceDecision(target, MaintenanceAction.REWRITE, held, replace(held, until=wanted.until))
     if held.kind is OwnerKind.RELOAD and not (is_replacing and is_forced):
-        remedy = "that reload disables it itself. To take it over, add: --replace --force"
+        remedy = "The reload will disable it. To replace it, add: --replace --force"
         return MaintenanceDecision(target, MaintenanceAction.REFUSE, held, remedy=remedy)
     if not is_replacing:
         return MaintenanceDecision(
-            target, MaintenanceAction.REFUSE, held, remedy="it stays as it is. To take it over, add: --replace"
+            target, MaintenanceAction.REFUSE, held, remedy="Not changed. To replace it, add: --replace"
         )
     return MaintenanceDecision(target, MaintenanceAction.REWRITE, held, wanted)
 
@@ -80,8 +80,8 @@ def decide_disable(target: MaintenanceTarget, held: Maintenance | None, *, is_fo
         return MaintenanceDecision(target, MaintenanceAction.KEEP, None)
     if held.kind is OwnerKind.RELOAD and not is_forced:
         remedy = (
-            "that reload disables it itself. If it has crashed, run: svcagent recover. To disable it although "
-            "checks fail, add: --force"
+            "The reload will disable it. If the reload has crashed, run: svcagent recover. To disable maintenance "
+            "although checks fail, add: --force"
         )
         return MaintenanceDecision(target, MaintenanceAction.REFUSE, held, remedy=remedy)
     return MaintenanceDecision(target, MaintenanceAction.DISABLE, held)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 from agent.maintenance.reason import TIME_FORMAT
 
+_FORMS = 'write HH:MM, or date and time, for example "2026-05-01T18:00" or "2026-05-01T18:00Z"'
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 
 
@@ -21,14 +22,14 @@ def parse_end(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
     if match := _CLOCK.fullmatch(text):
         return _next(int(match[1]), int(match[2]), now, zone)
     if "T" not in text.upper() and " " not in text:
-        raise InvalidTime(f'{text!r} is no time; write HH:MM, or date and time as in "2026-05-01T18:00" or "…T18:00Z"')
+        raise InvalidTime(f"invalid time {text!r}; {_FORMS}")
     try:
         found = datetime.fromisoformat(text)
         found = _local(found, zone) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise InvalidTime(f'{text!r} is no time ({error}); write HH:MM, or "2026-05-01T18:00"') from error
+        raise InvalidTime(f"invalid time {text!r}; {_FORMS}") from error
     if found <= now:
-        raise InvalidTime(f"{text!r} is past: it is {now.astimezone(zone):%Y-%m-%dT%H:%M:%S%z} now")
+        raise InvalidTime(f"end time {text!r} is in the past; it is {now.astimezone(zone):%Y-%m-%dT%H:%M:%S%z} now")
     return found
 
 

@@ -276,7 +276,7 @@ def test_a_pause_belongs_to_the_operator_who_set_it(consul: Consul, service: str
     held = pause.find(consul, service, NOW)
     assert held is not None
     assert (held.since, held.until) == (NOW, longer.until)
-    with pytest.raises(Conflict, match=r"paused already by alice on host1 since .* until .* \(release\)"):
+    with pytest.raises(Conflict, match=r"already paused by alice on host1 since .* until .* \(release\)"):
         pause.put(consul, service, bobs, NOW)
     assert pause.put(consul, service, bobs, NOW, is_replacing=True) == held
     assert pause.put(consul, service, Pause("carol", "host3", "x", NOW), NOW, is_replacing=True) == bobs
@@ -301,7 +301,7 @@ def test_of_many_concurrent_pauses_one_succeeds(consuls: list[Consul], service: 
 
     assert results.count("") == 1
     winner = results.index("")
-    assert all(f"paused already by user{winner} on h" in one for one in results if one)
+    assert all(f"already paused by user{winner} on h" in one for one in results if one)
 
 
 def test_of_many_who_find_an_image_broken_the_first_entry_stays(consuls: list[Consul], service: str) -> None:

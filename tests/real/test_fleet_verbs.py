@@ -66,8 +66,8 @@ def test_pause_and_resume_say_who_why_and_until_when(run: Callable[..., str], co
     held = pause.find(consul, web, NOW)
     assert held is not None
     assert (held.by, held.why) == ("alice", "release party")
-    assert "before it was paused by alice" in run("pause", web, "--reason", "release party")
-    assert f"{web}: paused already" in run("pause", web, "--reason", "release party")
+    assert "this replaces the pause by alice" in run("pause", web, "--reason", "release party")
+    assert f"{web}: already paused" in run("pause", web, "--reason", "release party")
     document = json.loads(run("pause", web, "--reason", "release party", "--for", "2h", "--json"))
     assert document["pause"]["by"] == "alice"
     assert document["was"]["until"] is None
@@ -83,10 +83,10 @@ def test_another_operators_pause_stays_unless_replaced(run: Callable[..., str], 
     run("pause", web, "--reason", "release", SUDO_USER="bob")
 
     said = run("pause", web, "--reason", "mine", "--until", "2099-01-01T00:00Z", code=1)
-    assert "paused already by bob on " in said
+    assert "already paused by bob on " in said
     assert "(release)" in said
     assert "add: --replace" in said
-    assert "before it was paused by bob" in run("pause", web, "--reason", "mine", "--replace")
+    assert "this replaces the pause by bob" in run("pause", web, "--reason", "mine", "--replace")
     held = pause.find(consul, web, NOW)
     assert held is not None
     assert held.by == "alice"
@@ -96,7 +96,7 @@ def test_an_expired_pause_is_reported(run: Callable[..., str], consul: Consul, w
     pause.put(consul, web, Pause("bob", "host2", "w", NOW - timedelta(hours=2), NOW - timedelta(hours=1)), NOW)
 
     assert "paused" not in run("fleet", web)
-    assert "not paused any more; it was paused by bob" in run("resume", web)
+    assert "not paused; the pause by bob" in run("resume", web)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_fleet_waits_for_a_consul_that_is_away(host: ConsulHost, consul: Consul,
         for _ in range(3):
             _line(process)
         host.server.kill()
-        assert "Waiting for it" in _line(process)
+        assert "Retrying" in _line(process)
         host.server.restart()
         write_host_state(consul, web, "host1", HostState(NEW, "running", NOW))
         assert _line(process).startswith(f"host1\t{NEW[:19]}")

@@ -439,7 +439,7 @@ def test_the_host_has_an_owner_a_reason_and_an_end_too(site: MaintHost, web: str
     with Watcher(site, web) as watcher:
         site.maint("enable", "--node", "--reason", "mine", "--replace", "--for", "1s", SUDO_USER="bob")
     assert not any(watcher.passing)
-    assert "this host as a whole is in maintenance" in site.maint("disable", web)
+    assert "this host is in maintenance" in site.maint("disable", web)
 
     site.ask.put(f"/v1/agent/check/fail/{web}-real")
     wait_until(lambda: parse(site.reason("_node_maintenance") or "").is_over(datetime.now(UTC)), 10, "it is over")

@@ -140,5 +140,5 @@ def test_a_rollout_waits_for_each_instance_and_says_for_which_hosts() -> None:
     assert found.waits_for == "h0, h1, h2, h3, h4 and 2 more"
 
     why = decide(FleetView(_pin(), hosts=hosts), IMAGE, NEW, OLD, awaited, NOW).why
-    assert f"a rollout of {PINNED}, pinned by a, is under way" in why
+    assert f"the rollout of {PINNED}, pinned by a, is in progress" in why
     assert "it waits for h0, h1, h2, h3, h4 and 2 more" in why

@@ -102,7 +102,8 @@ def test_what_cannot_be_read_counts_as_set_where_that_is_safe(value: bytes) -> N
 
 def test_a_newer_version_is_reported_as_newer() -> None:
     assert (
-        "its version is 2, and this svcagent knows 1; update svcagent" in rollout.parse(_pair("x", b'{"v":2}')).problem
+        "its version is 2, but this svcagent reads only 1; upgrade svcagent"
+        in rollout.parse(_pair("x", b'{"v":2}')).problem
     )
 
 
@@ -347,7 +348,7 @@ def test_a_hosts_own_document_is_not_a_suspect_but_its_other_instances_is() -> N
 def test_a_suspect_is_reported_with_host_step_time_and_remedy() -> None:
     said = f"{suspect.what_happened(TAKING)}; {suspect.what_to_do('a b', TAKING)}"
 
-    for words in ("reload of a ", "step ready", "2026-05-01T12:00:00Z", f"svcagent quarantine clear 'a b' {DIGEST}"):
+    for words in ("reload on a ", "step ready", "2026-05-01T12:00:00Z", f"svcagent quarantine clear 'a b' {DIGEST}"):
         assert words in said
     assert "svcagent recover 'a b'" in said
 
