@@ -51,7 +51,7 @@ def _docker_host(value: str) -> str:
     scheme = value.partition("://")[0]
     # The address is in every message about the Engine. ssh has a user name, and Docker refuses a password there.
     if at and scheme != "unix" and (scheme != "ssh" or ":" in user.removeprefix("ssh://")):
-        raise InvalidValue("Docker's address holds a user name or password", "leave out what stands before the @")
+        raise InvalidValue("Docker's address holds a user name or password", "leave out the part before the @")
     if not re.fullmatch(r"unix:///\S+|(tcp|http|https|ssh)://[^\s/]\S*", value):
         raise InvalidValue(
             f"{shown(value)} is not a Docker host", 'write it like "unix:///run/docker.sock" or "tcp://10.0.0.7:2376"'
