@@ -119,7 +119,7 @@ def _progress(
         tally, moved_at = Tally(), clock.monotonic()
         client.limit_silence(timeout)
         answer = client.pull(reference.repository, tag=digest, stream=True, decode=True, platform=platform or None)
-        with closing(answer) as events:
+        with client.reading(answer) as events:
             for event in events:
                 require(event, EVENT)
                 if text := (event.get("errorDetail") or {}).get("message") or event.get("error"):

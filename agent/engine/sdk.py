@@ -5,10 +5,11 @@ Imported on first use: with requests, which it uses, it takes longer to import t
 
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import docker
 import requests
@@ -22,6 +23,8 @@ from agent.engine.model import policy_document
 from agent.engine.queries import CONNECT_SECONDS, READ_SECONDS, socket_path
 from agent.errors import SvcagentError
 from agent.shapes import require
+
+S = TypeVar("S")
 
 
 class Client(docker.APIClient):
@@ -55,6 +58,19 @@ class Client(docker.APIClient):
         """As in `EngineTransport`. ``/version`` is requested without a version in the path."""
         version = "" if path == "/version" else f"/v{self.api_version}"
         return json.loads(self.request("GET", f"{self.base_url}{version}{path}", headers=headers).content)
+
+    @contextmanager
+    def reading(self, stream: S) -> Iterator[S]:
+        """Yield the stream that was just requested, and end the connection, so that the Engine ends its work for it.
+
+        Closing the SDK's generator would leave the connection open.
+        """
+        response = self._stream
+        try:
+            yield stream
+        finally:
+            if response is not None:
+                response.close()
 
     def limit_silence(self, seconds: float) -> None:
         """Limit the seconds without data in the stream that is being read, and in later ones."""

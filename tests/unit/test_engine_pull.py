@@ -1,11 +1,19 @@
-"""Adding a pull's events up, and restart policies as text."""
+"""Adding a pull's events up, ending a pull, and restart policies as text."""
 
+import json
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from agent.clock import SystemClock
+from agent.engine.connection import EngineConnection
 from agent.engine.model import PullProgress, policy_document, policy_text
-from agent.engine.pull import Tally
+from agent.engine.pull import Tally, pull
+from agent.engine.reference import parse
+from agent.errors import RegistryUnreachable
+from tests.support.http import QuietHandler, serving
 
 
 def after(*events: dict[str, Any]) -> PullProgress:
@@ -98,6 +106,59 @@ def test_a_pull_is_fetching_until_every_layer_is_here(events: list[dict[str, Any
         tally.add(one)
 
     assert tally.is_fetching is expected
+
+
+@pytest.fixture
+def stalled_engine() -> Iterator[tuple[str, threading.Event]]:
+    """The address of an Engine whose pulls repeat one event for ever, and what is set when the client has gone."""
+    gone, over = threading.Event(), threading.Event()
+
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"ApiVersion": "1.41"}).encode())
+
+        def do_POST(self) -> None:
+            self.protocol_version = "HTTP/1.1"
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            line = json.dumps(event("a", "Downloading", 1, 2)).encode() + b"\n"
+            try:
+                while not over.wait(0.01):
+                    self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
+            except OSError:
+                gone.set()
+
+    with serving(Handler) as address:
+        try:
+            yield f"tcp://{address}", gone
+        finally:
+            over.set()
+
+
+def _fail(_progress: PullProgress) -> None:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("progress", "error"), [(_fail, ZeroDivisionError), (lambda _progress: None, RegistryUnreachable)]
+)
+def test_the_engine_sees_that_a_pull_was_given_up(
+    stalled_engine: tuple[str, threading.Event],
+    progress: Callable[[PullProgress], None],
+    error: type[Exception],
+) -> None:
+    """It stops to pull when the connection ends, and only then."""
+    address, gone = stalled_engine
+    docker = EngineConnection(address, {})
+
+    with pytest.raises(error):
+        pull(docker, SystemClock(), parse("registry.test/app"), f"sha256:{'0' * 64}", progress, timeout=0.2)
+
+    assert gone.wait(10)
+    docker.close()
 
 
 @pytest.mark.parametrize(
