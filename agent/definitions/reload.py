@@ -11,6 +11,7 @@ from typing import ClassVar, TypeAlias
 from agent.data import dataclass
 from agent.definitions import durations
 from agent.definitions.faults import Finding, InvalidValue, shown
+from agent.definitions.image_name import repository_and_tag
 from agent.definitions.strict_model import BOOLEAN, TEXT, ListOf, ObjectOf, Schema, StrictModel, ValueType, optional
 from agent.definitions.values import (
     ABSOLUTE_PATH,
@@ -34,12 +35,6 @@ _KEY = re.compile(r"[A-Za-z0-9,._/?&=-]+")
 PULL_SECONDS = 60.0
 """The default time that a pull may make no progress, in seconds."""
 
-_IMAGE = re.compile(
-    r"(?P<name>((?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:]+\])(:[0-9]+)?/)?"
-    r"[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*)*)"
-    r"(:(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?"
-)
-
 
 def _image(value: str) -> str:
     if "@" in value:
@@ -50,12 +45,13 @@ def _image(value: str) -> str:
         raise InvalidValue(
             f"{shown(value)} is an image's ID, which no registry knows", "write the image's name and tag"
         )
-    found = _IMAGE.fullmatch(value)
-    if found is None:
+    try:
+        _, tag = repository_and_tag(value)
+    except ValueError:
         raise InvalidValue(
             f"{shown(value)} is not the name of an image", 'write it like "registry.example.com/web:latest"'
-        )
-    return value if found["tag"] else f"{value}:latest"
+        ) from None
+    return value if tag else f"{value}:latest"
 
 
 def _schedule(value: str) -> str:

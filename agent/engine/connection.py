@@ -8,9 +8,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.definitions.image_name import HUB
 from agent.engine.failures import translated
 from agent.engine.queries import Queries, SocketTransport, socket_path
-from agent.engine.reference import HUB
 from agent.errors import DockerUnreachable
 
 if TYPE_CHECKING:

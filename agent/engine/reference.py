@@ -1,22 +1,14 @@
-"""Image references: ``registry.example.com:5000/team/app:tag@sha256:…``. Pure.
-
-Grammar, and names on Docker's own Hub: the distribution project's `reference` package.
-"""
+"""Image references: ``registry.example.com:5000/team/app:tag@sha256:…``. Pure."""
 
 import re
 from collections.abc import Iterable
 
 from agent.data import dataclass
+from agent.definitions.image_name import registry_and_path, repository_and_tag
 from agent.errors import Rejected
-
-HUB = "docker.io"
 
 _DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,}")
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
-_TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
-_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::\d+)?")
 
 
 @dataclass(frozen=True)
@@ -31,7 +23,7 @@ class Reference:
     @property
     def registry(self) -> str:
         """The registry's host, with its port; ``docker.io`` for Docker Hub."""
-        return _split(self.repository)[0]
+        return registry_and_path(self.repository)[0]
 
     @property
     def local_name(self) -> str:
@@ -50,23 +42,17 @@ class Reference:
 
 def parse(image: str) -> Reference:
     """Parse a reference; without tag and digest, the tag is ``latest`` as for Docker. Raise `Rejected`."""
-    name, _, digest = image.partition("@")
-    head, colon, tag = name.rpartition(":")
-    if not colon or "/" in tag:  # the last colon belongs to the registry's port
-        head, tag = name, ""
-    host, path = _split(head)
-    is_valid = (
-        _PATH.fullmatch(path)
-        and _HOST.fullmatch(host)
-        and (not colon or head == name or _TAG.fullmatch(tag))
-        and ("@" not in image or is_digest(digest))
-    )
-    if not is_valid:
+    name, at, digest = image.partition("@")
+    try:
+        repository, tag = repository_and_tag(name)
+    except ValueError:
+        repository = tag = ""
+    if not repository or (at and not is_digest(digest)):
         raise Rejected(
             f"{image!r} is not an image reference; write it as [registry[:port]/]repository[:tag], in lower case",
             kind="image-invalid",
         )
-    return Reference(head, tag or ("" if digest else "latest"), digest)
+    return Reference(repository, tag or ("" if digest else "latest"), digest)
 
 
 def is_digest(text: str) -> bool:
@@ -78,17 +64,17 @@ def is_digest(text: str) -> bool:
 def digests_of(repo_digests: Iterable[str] | None, repository: str) -> tuple[str, ...]:
     """Return the digests that an image's RepoDigests have for that repository, in any spelling of it."""
     entries = (entry.partition("@") for entry in repo_digests or ())
-    return tuple(digest for name, _, digest in entries if _split(name) == _split(repository) and is_digest(digest))
+    return tuple(digest for name, _, digest in entries if is_same_repository(name, repository) and is_digest(digest))
 
 
 def is_only_of(repo_digests: Iterable[str] | None, repository: str) -> bool:
     """True if an image comes from that repository only."""
-    origins = {_split(entry.partition("@")[0]) for entry in repo_digests or ()}
-    return origins == {_split(repository)}
+    origins = {registry_and_path(entry.partition("@")[0]) for entry in repo_digests or ()}
+    return origins == {registry_and_path(repository)}
 
 
 def is_same_repository(one: str, other: str) -> bool:
-    return _split(one) == _split(other)
+    return registry_and_path(one) == registry_and_path(other)
 
 
 def is_of(image: str, repository: str) -> bool:
@@ -102,14 +88,3 @@ def is_of(image: str, repository: str) -> bool:
 def tags_of(repo_tags: Iterable[str] | None) -> tuple[str, ...]:
     """Return the tags in RepoTags, without ``<none>:<none>`` and without digests, which the containerd store lists."""
     return tuple(name for name in repo_tags or () if "@" not in name and not name.startswith("<none>"))
-
-
-def _split(repository: str) -> tuple[str, str]:
-    host, slash, path = repository.partition("/")
-    if not slash or not (set(".:[") & set(host) or host == "localhost" or host.lower() != host):
-        host, path = HUB, repository
-    if host == f"index.{HUB}":
-        host = HUB
-    if host == HUB and "/" not in path:
-        path = f"library/{path}"
-    return host, path

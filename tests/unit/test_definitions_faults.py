@@ -57,6 +57,10 @@ def each(make: Callable[..., Any], key: str, values: Iterable[Any], said: str) -
 
 
 PORT = {"name": "http", "port": 80, "default": True}
+IMAGES_OF_DOCKER_REFUSED = (
+    *("Web", "web:a b", "web:", "", "https://registry/web"),
+    *("registry-/web", "a./b", "b--/1", "-/web", "a.:5/b", "r.example.com:x/web", "a/b_", "a/.b", "[::1/web"),
+)
 UNADDRESSABLE = ("web http://127.0.0.1:8080/hc", "web//hc", "/web", "web//", "/", ".", "..", "web/../1", "web/.")
 NO_DURATION = 'is not a duration; write a number with a unit, like "10s" or "1m30s"'
 
@@ -259,7 +263,7 @@ BAD: list[tuple[Any, str, str]] = [
     (reload(hooks={"after_drian": ["/bin/true"]}), "reload.hooks.after_drian", 'write "after_drain" if'),
     (reload(hooks={"timeout": "0s"}), "reload.hooks.timeout", "more than zero"),
     (reload(max_parallel=0), "reload.max_parallel", "at least 1"),
-    *each(reload, "image", ("Web", "web:a b", "web:", "", "https://registry/web"), "not the name of an image"),
+    *each(reload, "image", IMAGES_OF_DOCKER_REFUSED, "not the name of an image"),
     (reload(image="web@sha256:" + "0" * 64), "reload.image", "one digest for ever"),
     *each(reload, "image", ("sha256:" + "0" * 64, "0" * 64), "an image's ID"),
     *each(reload, "container", ("/web", "w"), "not a container name"),
