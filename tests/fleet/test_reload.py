@@ -227,7 +227,7 @@ def test_a_lock_taken_away_while_draining_brings_the_service_back(fleet: Fleet) 
         _output, errors = process.communicate(timeout=60)
 
     assert process.returncode == 1
-    assert "lost" in errors
+    assert "was lost" in errors
     assert fleet.lab.versions() == before
     assert fleet.leftovers() == []
     assert "host1" in fleet.lab.consul().passing()

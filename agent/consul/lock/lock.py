@@ -333,7 +333,7 @@ class Lock:
         return encode(self._described())
 
     def _lost(self) -> LockLost:
-        return LockLost(f"the lock {self._prefix} is no longer held by this reload")
+        return LockLost(f"the lock {self._prefix} was lost: this reload no longer holds it")
 
 
 def _patience(number: int) -> float:
