@@ -86,7 +86,7 @@ def reload_here(asked: ReloadRequest) -> int:
                 show_expired_maintenance(end_expired(consul, clock, clients.agent.node, {service.id}))
         except SvcagentError as error:
             trouble = error  # the crashed reload must be recovered first
-        printer = Printer(service.name)
+        printer = Printer(service.name, has_container=bool(asked.section.container))
         quietly = clients.dependencies(service.id, lock.recording(Printer(service.name).report_recovery))
         repaired = repair_one(asked.definition, quietly, REPAIR_OUTPUT)
         results += repaired

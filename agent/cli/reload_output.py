@@ -111,20 +111,34 @@ QUARTER = 25
 class Printer:
     """Prints a line for each step, from the first that does something: cron mails all output.
 
+    A terminal shows each step also while it runs. ``has_container``: the definition names a container.
     A closed terminal, a pager that was quit or a full disk must not stop a reload, so output that cannot be written is
     dropped.
     """
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, *, has_container: bool = True) -> None:
         self._service = service
+        self._has_container = has_container
+        self._has_failed = False
+        self._current = ""
+        """The line about the running step."""
+        self._drawn = ""
         self._reload = ""
         self._percent_logged = -QUARTER
         self._percent_shown = -1
 
     def report_event(self, event: StepEvent) -> None:
+        if event.phase is Phase.BEGIN:
+            self._current = f"{self._label(event.step)} ..."
+        self._erase()
         self._log(event)
-        if event.step is not Step.CHECK and event.phase is Phase.END:
-            show_line(f"{event.step:<10} {event.seconds:7.2f} s")
+        if event.phase in (Phase.END, Phase.FAILED):
+            self._current = ""
+            if event.step is not Step.CHECK:
+                end = "  failed" if event.phase is Phase.FAILED else ""
+                show_line(f"{self._label(event.step):<10} {event.seconds:7.2f} s{end}")
+        self._has_failed = self._has_failed or event.phase is Phase.FAILED
+        self._draw(self._current)
 
     def report_recovery(self, event: StepEvent) -> None:
         """Log one event of a recovery; print it only if it is a note."""
@@ -143,8 +157,31 @@ class Printer:
         if current().quiet or current().as_json or percent < self._percent_shown + (1 if is_terminal else QUARTER):
             return
         self._percent_shown = percent
-        with printing():
-            show_progress(f"{text:<40}" + ("\r" if is_terminal and percent < 100 else "\n"))
+        self._erase()
+        if is_terminal and percent < 100:
+            self._draw(text)
+        else:
+            show_line(text)
+
+    def _label(self, step: Step) -> str:
+        """Return the step's name; after a failure only what was there before can become ready."""
+        if step is not Step.READY or not self._has_failed:
+            return str(step)
+        return f"{step} (old container)" if self._has_container else f"{step} (again)"
+
+    def _draw(self, text: str) -> None:
+        """Show a text on a terminal until `_erase`."""
+        options = current()
+        if text and sys.stdout.isatty() and not options.quiet and not options.as_json:
+            self._drawn = text
+            with printing():
+                show_progress(f"{text}\r")
+
+    def _erase(self) -> None:
+        if self._drawn:
+            with printing():
+                show_progress(" " * len(self._drawn) + "\r")
+        self._drawn = ""
 
     def _log(self, event: StepEvent, *, recovery: bool | None = None) -> None:
         self._reload = event.reload

@@ -1,6 +1,8 @@
 """What a reload prints and logs while it runs and when it ends."""
 
+import io
 import json
+import re
 from collections.abc import Iterator
 
 import click
@@ -73,7 +75,7 @@ def test_every_line_says_which_reload_and_which_step(capfd: pytest.CaptureFixtur
         "bytes_done": 50,
         "bytes_total": 200,
     }
-    assert told.out == "drain         2.00 s\npull  25%  1/4 layers  0.0 of 0.0 MB    \n"
+    assert told.out == "drain         2.00 s\nready        30.00 s  failed\npull  25%  1/4 layers  0.0 of 0.0 MB\n"
 
 
 def test_in_text_people_read_what_they_always_read(capfd: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +85,91 @@ def test_in_text_people_read_what_they_always_read(capfd: pytest.CaptureFixture[
     for event in EVENTS:
         printer.report_event(event)
 
-    assert capfd.readouterr() == ("drain         2.00 s\n", "svcagent: web: place 2 in the line;\nheld by host2\n")
+    assert capfd.readouterr() == (
+        "drain         2.00 s\nready        30.00 s  failed\n",
+        "svcagent: web: place 2 in the line;\nheld by host2\n",
+    )
+
+
+class Terminal(io.StringIO):
+    """Standard output and standard error as one terminal."""
+
+    @classmethod
+    def opened(cls, monkeypatch: pytest.MonkeyPatch) -> "Terminal":
+        screen = cls()
+        monkeypatch.setattr("sys.stdout", screen)
+        monkeypatch.setattr("sys.stderr", screen)
+        return screen
+
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def lines(self) -> list[str]:
+        """What a person sees: a carriage return goes back, and what follows is written over the line."""
+        shown = []
+        for line in self.getvalue().split("\n"):
+            cells = ""
+            for part in line.split("\r"):
+                cells = part + cells[len(part) :]
+            shown.append(re.sub("\x1b\\[[0-9;]*m", "", cells).rstrip())
+        return shown
+
+
+def test_a_terminal_shows_the_running_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A note does not replace it, and nothing of it remains when it has ended."""
+    terminal = Terminal.opened(monkeypatch)
+    printer = Printer("web")
+    seen = []
+    for event in (
+        StepEvent(Step.CHECK, Phase.BEGIN),
+        StepEvent(Step.CHECK, Phase.END, 0.1),
+        StepEvent(Step.ACQUIRE, Phase.BEGIN),
+        StepEvent(Step.ACQUIRE, Phase.NOTE, 1.5, "place 2"),
+        StepEvent(Step.ACQUIRE, Phase.END, 2.0),
+    ):
+        printer.report_event(event)
+        seen.append(terminal.lines)
+    printer.report_pull(PULL)
+    seen.append(terminal.lines)
+
+    note, ended = "svcagent: web: place 2", "acquire       2.00 s"
+    assert seen == [
+        ["check ..."],
+        [""],
+        ["acquire ..."],
+        [note, "acquire ..."],
+        [note, ended, ""],
+        [note, ended, "pull  25%  1/4 layers  0.0 of 0.0 MB"],
+    ]
+
+
+@pytest.mark.parametrize(("has_container", "label"), [(True, "ready (old container)"), (False, "ready (again)")])
+def test_the_failed_step_and_the_second_wait(
+    capfd: pytest.CaptureFixture[str], label: str, *, has_container: bool
+) -> None:
+    printer = Printer("web", has_container=has_container)
+    for event in (
+        StepEvent(Step.READY, Phase.FAILED, 120.06, "not ready"),
+        StepEvent(Step.ROLL_BACK, Phase.END, 1.0),
+        StepEvent(Step.READY, Phase.END, 2.0),
+    ):
+        printer.report_event(event)
+
+    assert capfd.readouterr().out.splitlines() == [
+        "ready       120.06 s  failed",
+        "roll back     1.00 s",
+        f"{label}    2.00 s",
+    ]
+
+
+@pytest.mark.parametrize("option", ["quiet", "as_json"])
+def test_no_progress_if_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch, options: Options, option: str) -> None:
+    terminal = Terminal.opened(monkeypatch)
+    setattr(options, option, True)
+    Printer("web").report_event(StepEvent(Step.DRAIN, Phase.BEGIN))
+
+    assert terminal.getvalue() == ""
 
 
 def test_with_the_journal_standard_error_gets_the_lines_too(capfd: pytest.CaptureFixture[str]) -> None:
