@@ -20,18 +20,18 @@ DELIVERY_SECONDS = 60.0
 def notify() -> None:
     """Manage rollout notifications: see [notify] in the settings file.
 
-    reload sends a notification when a rollout started, finished, was rolled back and quarantined, or is stuck, and
-    cname sync when there is a conflict in DNS: each once for the whole fleet.
+    reload sends a notification when a rollout has started, finished, been rolled back and quarantined, or is stuck.
+    cname sync sends one for a conflict in DNS. Each is sent once for the whole fleet.
     """
 
 
 @notify.command(epilog="\b\nExamples:\n  svcagent notify test\n  svcagent --json notify test")
 @output_options
 def test() -> int:
-    """Send a test message to each of [notify] urls, and print which accepted it.
+    """Send a test message to each of [notify] urls, and print the result for each.
 
-    Shows only scheme and host of an endpoint. Exits 1 if one did not accept it; 78 without sending anything if there
-    is none, or one that Apprise does not support.
+    Shows only scheme and host of an endpoint. Exits 1 if an endpoint did not accept the message; exits 78 without
+    sending anything if no URL is set or Apprise does not support one.
     """
     settings = context.settings()
     if not settings.notify.urls:
@@ -40,17 +40,15 @@ def test() -> int:
     found = endpoints.endpoints(settings.notify.urls)
     unknown = [one.position for one in found if one.plugin is None]
     if unknown:
-        remedy = "write it as Apprise's documentation has that kind, and install the library that it may need"
-        raise BadDefinition(
-            [_fault(f"notify.urls[{one}]", "Apprise has no use for this URL", remedy) for one in unknown]
-        )
-    message = Message("svcagent: this is a test", "Notifications of rollouts will come here.", "info")
+        remedy = "correct it by the documentation of Apprise, or install the library that its kind requires"
+        raise BadDefinition([_fault(f"notify.urls[{one}]", endpoints.UNKNOWN_URL, remedy) for one in unknown])
+    message = Message("svcagent: this is a test", "svcagent will send notifications of rollouts here.", "info")
     return _show(endpoints.send(found, [message], context.system_clock(), TEST_SECONDS))
 
 
 @notify.command(hidden=True)
 def deliver() -> None:
-    """Send the messages on standard input; what became of them is printed as JSON. For svcagent's own use."""
+    """Send the messages on standard input, and print the results as JSON. For svcagent's own use."""
     settings = context.settings()
     messages = [Message(**one) for one in json.load(sys.stdin)]
     found = endpoints.endpoints(settings.notify.urls)

@@ -63,7 +63,7 @@ class _Delivery:
         try:
             outcomes = json.load(self.output)
         except ValueError:
-            yield f"its process ended with {self.process.returncode}"
+            yield f"the delivery process failed with exit code {self.process.returncode}"
             return
         for one in outcomes:
             if one["problem"]:
@@ -96,7 +96,7 @@ class Deliveries:
         try:
             yield
         except ConsulUnreachable as error:
-            logs.log(f"not looked for due notifications: {error}", **fields)
+            logs.log(f"due notifications not determined: {error}", **fields)
         except SvcagentError as error:
             self.warn(f"{problem}: {error}", **fields)
 
@@ -107,7 +107,7 @@ class Deliveries:
         try:
             self._running.append(_Delivery.start(notices, self.config))
         except OSError as error:
-            self.warn(f"{self.service}: no notification is sent: {error.strerror}", service=self.service)
+            self.warn(f"{self.service}: notification not sent: {error.strerror}", service=self.service)
             return
         for one in notices:
             logs.log(f"notifying: {one.title}", service=self.service, notice=one.kind)
@@ -117,9 +117,7 @@ class Deliveries:
         limit = Deadline.after(self.clock, WAIT_SECONDS)
         poll(lambda: self.is_hurried() or all(one.has_ended for one in self._running), limit, POLL_SECONDS)
         for one in self._running:
-            late = (
-                f"not known after {WAIT_SECONDS:.0f} s whether it arrived; process {one.process.pid} continues with it"
-            )
+            late = f"not delivered after {WAIT_SECONDS:.0f} s; process {one.process.pid} continues to send it"
             titles = "; ".join(notice.title for notice in one.notices)
             for problem in one.problems() if one.has_ended else [late]:
                 text = f'{self.service}: notification "{titles}": {problem}. To try all: svcagent notify test'

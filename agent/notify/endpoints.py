@@ -1,9 +1,13 @@
 """The endpoints of ``[notify] urls``, through Apprise. Only processes that send import it: Apprise is slow to import.
 
 An endpoint's URL is a secret. This module shows only its scheme and host, and passes on no text of Apprise, of its
-libraries or of their exceptions, because those may contain the URL.
+libraries or of their exceptions, because those may contain the URL. From what Apprise logs it takes an HTTP status or
+a known reason.
 """
 
+import contextlib
+import logging
+import re
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,7 +21,25 @@ from agent.errors import SvcagentError
 if TYPE_CHECKING:  # slow to import, and an extra
     from apprise import NotifyBase
 
-MISSING = "Apprise, which sends notifications, is not installed; where svcagent is: pip install 'svcagent[notify]'"
+MISSING = (
+    "Apprise, which sends notifications, is not installed. To install it with svcagent: pip install 'svcagent[notify]'"
+)
+
+UNKNOWN_URL = "Apprise does not support this URL"
+
+_STATUS = re.compile(r"error=([1-5]\d\d)\b")
+_REASONS = {
+    "connection refused": "connection refused",
+    "timed out": "the connection timed out",
+    "failed to resolve": "host name not found",
+    "name or service not known": "host name not found",
+    "temporary failure in name resolution": "host name not found",
+    "certificate_verify_failed": "TLS certificate not trusted",
+    "no route to host": "no route to host",
+    "network is unreachable": "network unreachable",
+    "authentication": "authentication failed",
+}
+"""What the text of an exception contains, in lower case, and what is shown for it."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +67,21 @@ class DeliveryOutcome:
     position: int
     name: str
     problem: str = ""
+
+
+class _ReasonHandler(logging.Handler):
+    """Keeps why a delivery failed, from what its plugin logs."""
+
+    reason = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = ""
+        with contextlib.suppress(TypeError, ValueError):  # a plugin's malformed line must not fail the delivery
+            text = record.getMessage()
+        if found := _STATUS.search(text):
+            self.reason = f"HTTP status {found[1]}"
+        elif text.startswith("Socket Exception:"):
+            self.reason = next((shown for part, shown in _REASONS.items() if part in text.lower()), self.reason)
 
 
 def endpoints(urls: Sequence[Secret]) -> tuple[Endpoint, ...]:
@@ -88,14 +125,19 @@ def send(
 
 def _send_one(endpoint: Endpoint, messages: Sequence[Message], problems: dict[int, str]) -> None:
     if endpoint.plugin is None:
-        problems[endpoint.position] = "Apprise has no use for this URL"
+        problems[endpoint.position] = UNKNOWN_URL
         return
+    handler = _ReasonHandler()
+    endpoint.plugin.logger = logging.Logger("endpoint", logging.DEBUG)  # noqa: LOG001 - no other handler may receive it
+    endpoint.plugin.logger.addHandler(handler)
     try:
         failed = [one for one in messages if not _notify(endpoint.plugin, one)]
     except Exception as error:  # noqa: BLE001 - a plugin may raise any type; its text may contain the URL
         problems[endpoint.position] = f"Apprise failed with {type(error).__name__}"
         return
-    problems[endpoint.position] = "not taken: unreachable, refused, or too slow for Apprise" if failed else ""
+
+    reason = handler.reason or "unreachable, refused or too slow"
+    problems[endpoint.position] = f"not delivered: {reason}" if failed else ""
 
 
 def _notify(plugin: "NotifyBase", message: Message) -> bool:

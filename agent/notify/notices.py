@@ -107,9 +107,9 @@ def _of_rollout(
     run_it = f"{len(progress.hosts_done)} of {counted(len(_nodes(rollout.awaited)), 'host')} run it"
     hosts = {
         "run it": progress.hosts_done,
-        "do not yet": progress.hosts_missing,
-        "in maintenance, and not waited for": _nodes(rollout.held_out),
-        "down, and not waited for": _nodes(rollout.down),
+        "do not run it yet": progress.hosts_missing,
+        "in maintenance (not waited for)": _nodes(rollout.held_out),
+        "down (not waited for)": _nodes(rollout.down),
     }
     body = (
         f"{pin.image} is {pin.digest}",
@@ -126,8 +126,10 @@ def _started(rollout: RolloutProgress) -> Iterator[Notice]:
     pin = rollout.pin
     if pin is None or not rollout.is_incomplete:
         return
-    waits = () if rollout.is_open(rollout.now) else ("It is outside the service's windows; hosts wait for them.",)
-    follow = f"To follow it: {_command('fleet', rollout.service, '--watch')}"
+    waits = (
+        () if rollout.is_open(rollout.now) else ("No window of the service is open now; hosts wait for the next one.",)
+    )
+    follow = f"To watch it: {_command('fleet', rollout.service, '--watch')}"
     yield _of_rollout(NoticeKind.STARTED, rollout, pin, pin.since, Tone.INFO, "started, {}", *waits, follow)
 
 
@@ -151,10 +153,9 @@ def _quarantined(rollout: RolloutProgress) -> Iterator[Notice]:
         what = next((text for status, text in _FAILED.items() if status in found), "failed on {} and is quarantined")
         lines = (
             f"{entry.image or 'an image'} is {entry.digest}",
-            f"why: {_first_line(entry.why)}",
-            "No host takes it. Push a better image. What is known about it: "
-            f"{_command('quarantine', 'list', rollout.service)}",
-            f"If the fault was not the image's: {_command('quarantine', 'clear', rollout.service, entry.digest)}",
+            f"cause: {_first_line(entry.why)}",
+            f"No host takes it. Push a better image. Details: {_command('quarantine', 'list', rollout.service)}",
+            f"If the image was not at fault: {_command('quarantine', 'clear', rollout.service, entry.digest)}",
         )
         title = f"{rollout.service}: {short_digest(entry.digest)} {what.format(entry.node)}"
         yield Notice(NoticeKind.QUARANTINED, _subject(entry), entry.since, Tone.FAILURE, title, "\n".join(lines))
@@ -168,7 +169,7 @@ def _suspect(rollout: RolloutProgress) -> Iterator[Notice]:
         lines = (
             *(suspect.what_happened(one) for one in vanished[:MOST_HOSTS]),
             "No other host takes it.",
-            f"What to do: {suspect.what_to_do(rollout.service, vanished[0])}",
+            f"To resolve it: {suspect.what_to_do(rollout.service, vanished[0])}",
         )
         title = f"{rollout.service}: {short_digest(digest)} is suspect: {names} disappeared while taking it"
         yield Notice(NoticeKind.SUSPECT, digest, None, Tone.FAILURE, title, "\n".join(lines))
@@ -182,7 +183,7 @@ def _stuck(rollout: RolloutProgress) -> Iterator[Notice]:
     missing = sorted(rollout.host_progress.missing)[:MOST_HOSTS]
     lines = [_host_line(instance[0], state_of(rollout.view.hosts, instance)) for instance in missing]
     blocked = (
-        f"What blocks a host: {_command('why', rollout.service)}, on that host. "
+        f"To see what blocks a host, run on it: {_command('why', rollout.service)}. "
         f"All hosts: {_command('fleet', rollout.service)}"
     )
     yield _of_rollout(NoticeKind.STUCK, rollout, pin, None, Tone.WARNING, title, *lines, blocked)
@@ -193,7 +194,7 @@ def _paused(rollout: RolloutProgress) -> Iterator[Notice]:
     if pin is None or pause is None or not rollout.is_stuck:
         return
     lines = f"Paused {pause.describe(_shown)}", f"To resume: {_command('resume', rollout.service)}"
-    title = "waits, because reloads are paused; {}"
+    title = "waits: reloads are paused; {}"
     yield _of_rollout(NoticeKind.PAUSED, rollout, pin, None, Tone.INFO, title, *lines)
 
 
@@ -216,7 +217,7 @@ def conflict(service: str, record: str, owner: str, why: str, node: str) -> Noti
         None,
         Tone.FAILURE,
         f"{service}: conflict in DNS, {record} differs from its definition",
-        f"{record}: {_first_line(why)}\nas {node} sees it. To see it: svcagent cname plan",
+        f"{record}: {_first_line(why)}\nReported by {node}. To see all records: svcagent cname plan",
     )
 
 
@@ -243,7 +244,7 @@ def _subject(entry: Quarantine) -> str:
 
 def _host_line(node: str, state: HostState | None) -> str:
     if state is None:
-        return f"{node} has published nothing yet"
+        return f"{node} has not published a state yet"
     since = f" since {_shown(state.since)}" if state.since else ""
     return f"{node}: {state.state}{since}" + (f": {_first_line(state.error)}" if state.error else "")
 

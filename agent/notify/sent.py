@@ -48,8 +48,8 @@ def find(consul: Consul, where: str) -> tuple[frozenset[str], int]:
         return SentNotices.decode(pair.value).keys, pair.modify_index
     except Unreadable as error:
         raise SvcagentError(
-            f"the list of sent notifications, {where} in Consul KV, cannot be read: {error}. If no svcagent of the "
-            f"fleet is newer than this one: {shlex.join(['consul', 'kv', 'delete', where])}",
+            f"the list of sent notifications, {where} in Consul KV, cannot be read: {error}. If no host runs a "
+            f"newer svcagent, run: {shlex.join(['consul', 'kv', 'delete', where])}",
             kind="document-unreadable",
         ) from error
 
@@ -64,7 +64,7 @@ def take(consul: Consul, where: str, decide: Decide) -> tuple[Notice, ...]:
         keys, index = find(consul, where)
         chosen, after = decide(keys)
         if chosen and importlib.util.find_spec("apprise") is None:
-            raise SvcagentError(f"{MISSING}; or take urls out of [notify]", kind="apprise-missing")
+            raise SvcagentError(f"{MISSING}. Or remove urls from [notify]", kind="apprise-missing")
         if after == keys or consul.kv_put(where, SentNotices(after).encode(), cas=index):
             return chosen
     return ()

@@ -100,7 +100,8 @@ def test_a_failing_endpoint_is_named_and_others_get_it(notify_test: Callable[...
     assert result.code == 1
     assert [one["is_taken"] for one in json.loads(result.out)] == [False, True, False, False]
     assert endpoint.titles == ["svcagent: this is a test"]
-    assert "notify.urls[2] json://127.0.0.1: not taken" in result.err
+    assert "notify.urls[0] json://127.0.0.1: not delivered: HTTP status 403" in result.err
+    assert "notify.urls[2] json://127.0.0.1: not delivered: connection refused" in result.err
     assert "notify.urls[1]" not in result.err
 
 
@@ -111,7 +112,7 @@ def test_an_unknown_url_has_its_position(notify_test: Callable[..., Result], end
     result = notify_test(endpoint.url, url)
 
     assert result.code == 78
-    assert "notify.urls[1]: Apprise has no use for this URL" in result.err
+    assert "notify.urls[1]: Apprise does not support this URL" in result.err
     assert endpoint.messages == []
 
 
@@ -127,7 +128,7 @@ def test_without_endpoints_there_is_nothing_to_try(svcagent: Svcagent) -> None:
     result = svcagent("notify", "test")
 
     assert result.code == 78
-    assert "notify.urls: missing; name whom to tell" in result.err
+    assert "notify.urls: missing; add notification URLs" in result.err
 
 
 @pytest.mark.parametrize("urls", ['"slack://hush-hush"', '[["hush-hush"]]', '["hush-hush"]', "[7]"])
@@ -288,7 +289,7 @@ def test_outside_its_windows_a_waiting_rollout_is_not_stuck(fleet: Fleet, endpoi
     )
     fleet.reload(endpoint.url)
     assert fleet.told() == {f"started {NEW}"}
-    assert "outside the service's windows" in endpoint.messages[0]["message"]
+    assert "No window of the service is open" in endpoint.messages[0]["message"]
 
     fleet.definition = always
     fleet.reload(endpoint.url)

@@ -264,9 +264,9 @@ def test_messages_say_what_where_and_what_to_do_next() -> None:
     )
     assert f"{IMAGE} is {NEW}" in text
     assert "pinned by a at 2026-05-01T11:15:00Z" in text
-    assert "do not yet: host00, host01" in text
+    assert "do not run it yet: host00, host01" in text
     assert "and 3 more" in text
-    assert "in maintenance, and not waited for: z" in text
+    assert "in maintenance (not waited for): z" in text
     assert "svcagent fleet web" in text
     assert "secret" not in text
     assert max(map(len, text.splitlines())) < LONGEST_WHY + 100
@@ -289,7 +289,7 @@ def test_messages_say_what_where_and_what_to_do_next() -> None:
             Tone.FAILURE,
             [
                 "rolled back on a and quarantined",
-                "why: web exited with 1\nNo host",
+                "cause: web exited with 1\nNo host",
                 f"svcagent quarantine clear web {NEW}",
             ],
         ),
@@ -353,7 +353,7 @@ def test_a_suspect_version_is_notified_once_for_each_digest() -> None:
 def test_hosts_that_are_down_are_named() -> None:
     [started] = due(course(FleetView(pin(), hosts=on(BOTH_OLD)), down=webs("z")), frozenset())[0]
 
-    assert "down, and not waited for: z" in started.body
+    assert "down (not waited for): z" in started.body
 
 
 def test_a_host_with_two_instances_has_finished_with_the_second_one() -> None:
