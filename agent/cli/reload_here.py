@@ -16,6 +16,7 @@ from agent.cli.reload_output import (
     show_recovered,
     show_result,
     show_rolled_back,
+    waiting_image,
 )
 from agent.cli.stopped import warn_of_stopped
 from agent.cli.textfile import reload_recorded
@@ -150,7 +151,10 @@ def check_here(asked: ReloadRequest) -> int:
         host_reload = Reload(asked.service, asked.section, dependencies, asked.options)
         is_newer, result = host_reload.check(), host_reload.result
     if current().as_json:
-        show_document({"service": result.service, "node": result.node, "is_newer": is_newer, "wanted": result.wanted})
+        names = ("service", "node", "wanted", "newest", "remark")
+        show_document({"is_newer": is_newer, **{name: getattr(result, name) for name in names}})
+    elif not is_newer and result.remark:
+        show_line(waiting_image(result), "yellow")
     elif is_newer:
         show_line(f"{result.service}: a newer {result.image} is available: {result.wanted}")
     else:

@@ -35,13 +35,20 @@ def show_result(result: ReloadResult) -> int:
         show_line(f"{result.service} {done} on {result.node} after {seconds:.1f} s", "green")
     elif result.outcome is Outcome.UP_TO_DATE and result.remark:
         # The newest version is not taken, and nothing else is printed under cron.
-        show_warning(f"{result.service} keeps {result.running}: {result.remark}", service=result.service)
+        show_warning(waiting_image(result), service=result.service)
     elif sys.stdout.isatty():
         remark = f" ({result.remark})" if result.remark else ""
         show_line(f"{result.service} is up to date: {result.wanted} of {result.image}{remark}", "green")
     if current().as_json:
         show_document(dataclasses.asdict(result))
     return result.exit_code
+
+
+def waiting_image(result: ReloadResult) -> str:
+    """Return that the tag's newest image waits, because another one is pinned, and for what."""
+    return (
+        f"{result.service}: newer image {result.newest}; it waits for the rollout of {result.wanted}: {result.remark}"
+    )
 
 
 def show_rolled_back(result: ReloadResult, where: str) -> None:

@@ -37,11 +37,11 @@ class ReloadResult:
     """How a reload ended. ``steps``: seconds by step, in order; ``engine``: seconds of parts of the restart.
 
     ``outcome``: None if it ended before it had one. ``kind``: that of the first failure; empty if nothing failed.
-    ``running``, ``wanted`` and ``quarantined`` (by this reload) are digests; ``remark``: why that digest is wanted;
-    ``id``: the reload's. ``is_settled``: the new version passed the settle step; None if that was not reached.
-    ``log_tail``: the last output of a failed container or command; it stays on this host. ``retry_after``: the seconds
-    after which the registry may answer; None unless it refused because it was asked too often. Times are seconds since
-    the epoch.
+    ``running``, ``wanted``, ``newest`` (what the tag points to) and ``quarantined`` (by this reload) are digests;
+    ``remark``: why ``wanted`` is; ``id``: the reload's. ``is_settled``: the new version passed the settle step; None if
+    that was not reached. ``log_tail``: the last output of a failed container or command; it stays on this host.
+    ``retry_after``: the seconds after which the registry may answer; None unless it refused because it was asked too
+    often. Times are seconds since the epoch.
     """
 
     service: str
@@ -52,6 +52,7 @@ class ReloadResult:
     kind: str = ""
     running: str | None = None
     wanted: str | None = None
+    newest: str | None = None
     remark: str = ""
     steps: list[dict[str, Any]] = field(default_factory=list)
     engine: dict[str, float] = field(default_factory=dict)

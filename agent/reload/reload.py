@@ -109,6 +109,7 @@ class Reload:
     def _check(self) -> bool:
         with self._deps.interrupts.allowed():
             wanted = self._restarter.newest()
+            self.result.newest = wanted or None
             running = self._restarter.running()
             is_newer = not self._restarter.is_current(wanted)
             if self._options.is_forced and wanted:
@@ -267,6 +268,7 @@ class Reload:
     def check(self) -> bool:
         """Return whether there is a newer image. Changes nothing."""
         newest = self._restarter.newest()
+        self.result.newest = newest or None
         is_newer = not self._restarter.is_current(newest)
         if is_newer and newest and not self._options.is_forced:
             newest, self.result.remark = self._observer.wanted(newest, self._restarter.running())

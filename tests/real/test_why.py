@@ -289,15 +289,19 @@ def test_a_reload_that_keeps_its_version_for_a_rollout_says_so(site: ReloadHost,
     site.shown("reload", "web")
     found, _index = rollout.find(consul, "web")
     assert found is not None
-    site.docker.push("3")
+    newest = site.docker.push("3")
     other = {"Node": "host2", "Address": "127.0.0.9", "Service": {"Service": "web", "Port": 1}}
     site.host.ask.put("/v1/catalog/register", other)
     try:
-        said = site.shown("reload", "web")
+        said, checked = site.shown("reload", "web"), site.shown("reload", "--check", "web")
+        document = site.run("--json", "reload", "--check", "web").document
     finally:
         site.host.ask.put("/v1/catalog/deregister", {"Node": "host2"})
 
-    assert f"web keeps {found.digest}: a rollout of {found.digest}, pinned by {NODE}, is under way" in said
+    waiting = f"web: newer image {newest}; it waits for the rollout of {found.digest}: "
+    assert waiting in said
+    assert waiting in checked
+    assert (document["is_newer"], document["wanted"], document["newest"]) == (False, found.digest, newest)
     assert "it waits for host2" in said
 
 
