@@ -21,6 +21,7 @@ from agent.definitions.strict_model import (
     choice,
     optional,
     rule,
+    whole,
 )
 from agent.definitions.values import (
     COMMAND,
@@ -31,7 +32,6 @@ from agent.definitions.values import (
     HTTP_URL,
     IDENTIFIER,
     NON_EMPTY,
-    POSITIVE,
     at_least,
     host_port,
     not_empty,
@@ -79,6 +79,9 @@ USED_BY: Mapping[str, frozenset[str]] = {
 
 DEFAULT_TIMEOUT = 10.0
 """Consul's default timeout of HTTP, TCP and gRPC checks, in seconds."""
+
+LARGEST_OUTPUT = 1 << 20
+"""In bytes. Consul allocates that much at each run of a command, and stores the output on its servers."""
 
 _RESERVED_IDS = ("_service_maintenance", "_node_maintenance", "serfHealth")
 
@@ -176,7 +179,7 @@ class Check(StrictModel):
         COUNT, "Failures in a row before it is warning. Consul 1.11 and later."
     )
     failures_before_critical: int | None = optional(COUNT, "Failures in a row before it is critical.")
-    output_max_size: int | None = optional(POSITIVE, "Bytes of output to keep.")
+    output_max_size: int | None = optional(whole(minimum=1, maximum=LARGEST_OUTPUT), "Bytes of output to keep.")
 
     @property
     def kind(self) -> Kind:

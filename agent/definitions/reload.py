@@ -303,7 +303,7 @@ class ReloadSection(StrictModel):
         PULL_SECONDS,
     )
     stop_timeout: float | None = optional(
-        SECONDS, "How long the container may take to stop; its own setting if left out."
+        SECONDS, "How long the container may take to stop; its own setting, at most 10m, if left out."
     )
     rollback: bool = optional(BOOLEAN, "Put the old container back when the new one does not become ready.", True)
     keep_images: int = optional(POSITIVE, "How many images of this name to keep.", 2)

@@ -16,6 +16,7 @@ HOW_TO_WRITE_A_DURATION = 'write a number with a unit, like "10s" or "1m30s"'
 
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
+_AUTHORITY = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+)(:[0-9]*)?")
 _DOCKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
 
 
@@ -140,7 +141,9 @@ def http_url(value: str) -> str:
     """Accept an absolute URL that the probes of Consul and svcagent can both request."""
     try:
         parts = urlsplit(value)
-        is_usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        # Python takes the 8080 of "[::1]8080" for a part of the host, and uses port 80.
+        is_host_port = _AUTHORITY.fullmatch(parts.netloc.rpartition("@")[2])
+        is_usable = parts.scheme in {"http", "https"} and parts.hostname and is_host_port and parts.port != 0
     except ValueError:
         is_usable = False
     if not is_usable:
@@ -205,8 +208,10 @@ COMMAND = _CommandType(TEXT, _command)
 FILE_PATH = ValueType(None, file_path, type="string", minLength=1)
 ABSOLUTE_PATH = ValueType(None, file_path, _absolute, type="string", pattern="^/")
 PORT = whole(minimum=1, maximum=65535)
-COUNT = whole(minimum=0)
-POSITIVE = whole(minimum=1)
+MOST = 2**31 - 1
+"""The largest number that every program it is passed to can hold."""
+COUNT = whole(minimum=0, maximum=MOST)
+POSITIVE = whole(minimum=1, maximum=MOST)
 
 
 class Secret:

@@ -27,7 +27,7 @@ from agent.errors import Conflict, NotFound, NotReady, SvcagentError, Unreachabl
 from agent.logs import WARNING, log
 
 LONGEST_STOP_SECONDS = 600
-"""Docker's -1 waits for ever, and would hold the fleet's lock for ever."""
+"""The limit of a container's own stop timeout. Docker's -1 waits for ever, and would hold the fleet's lock for ever."""
 
 
 class ContainerReplacer:
@@ -318,6 +318,8 @@ def observed_container(found: Inspect | None) -> ObservedContainer | None:
 
 def stop_seconds(given: float | None, old: Inspect) -> int:
     """Return the seconds between the old container's stop signal and its kill."""
+    if given is not None:
+        return math.ceil(given)
     own = old["Config"].get("StopTimeout")
-    seconds = given if given is not None else DEFAULT_STOP_TIMEOUT if own is None else own
-    return LONGEST_STOP_SECONDS if seconds < 0 else math.ceil(seconds)
+    seconds = DEFAULT_STOP_TIMEOUT if own is None else own
+    return LONGEST_STOP_SECONDS if seconds < 0 else math.ceil(min(seconds, LONGEST_STOP_SECONDS))

@@ -366,3 +366,13 @@ def test_the_readme_names_every_key_of_a_reload() -> None:
     known |= Hooks.keys.keys() - {"timeout"} | {"hooks.timeout"}
 
     assert known - written == set()
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:8080/hc", "http://[::1]/", "https://me@[::1]:8080/", "http://web:/hc"])
+def test_a_url_may_have_an_address_with_or_without_port(tmp_path: Path, url: str) -> None:
+    check = {"http": url, "interval": "10s"}
+    (tmp_path / "web.json").write_text(json.dumps({"service": {"name": "web", "checks": [check]}}))
+
+    (definition,) = load(tmp_path)
+
+    assert definition.service.checks[0].http == url

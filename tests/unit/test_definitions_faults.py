@@ -190,6 +190,23 @@ BAD: list[tuple[Any, str, str]] = [
     (http(header={"A": ["b\r\nC: d"]}), f"{CHECK}.header", "holds a control character"),
     (http(status="ok"), f"{CHECK}.status", 'write one of "passing", "warning" or "critical"'),
     (http(output_max_size=0), f"{CHECK}.output_max_size", "at least 1"),
+    (http(output_max_size=2**20 + 1), f"{CHECK}.output_max_size", "at most 1048576"),
+    *(
+        (http(**{key: 2**31}), f"{CHECK}.{key}", "at most 2147483647")
+        for key in ("success_before_passing", "failures_before_critical")
+    ),
+    (
+        http(failures_before_critical=2**31 - 1, failures_before_warning=2**31),
+        f"{CHECK}.failures_before_warning",
+        "write 2147483647 or less",
+    ),
+    (reload(max_parallel=2**31), "reload.max_parallel", "at most 2147483647"),
+    *each(
+        http,
+        "http",
+        ("http://[::1]8080/hc", "http://[::1]x/", "http://me@[::1]8/"),
+        "not an http or https URL",
+    ),
     (http(success_before_passing=-1), f"{CHECK}.success_before_passing", "at least 0"),
     (http(tls_skip_verify="true"), f"{CHECK}.tls_skip_verify", "not true or false"),
     (http(timeut="5s"), f"{CHECK}.timeut", 'write "timeout" if that is what you mean'),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from agent.engine import swap
+from agent.engine.replace import LONGEST_STOP_SECONDS, stop_seconds
 from agent.engine.swap import (
     NEW_SUFFIX,
     OLD_SUFFIX,
@@ -269,3 +270,19 @@ def test_a_roll_back_ends_with_what_the_status_said_belongs_there(world: Replace
         replacement_status(world).restart_policy
         == replacement_status(carried_out(world, roll_back(world))).restart_policy
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "own", "expected"),
+    [
+        (None, None, 10),
+        (None, 30, 30),
+        (None, 0, 0),
+        (None, -1, LONGEST_STOP_SECONDS),
+        (None, 10**9, LONGEST_STOP_SECONDS),
+        (0.5, 30, 1),
+        (1800.0, 10**9, 1800),
+    ],
+)
+def test_a_containers_own_stop_timeout_is_limited(given: float | None, own: int | None, expected: int) -> None:
+    assert stop_seconds(given, {"Config": {"StopTimeout": own}}) == expected
