@@ -52,11 +52,15 @@ def settings() -> Settings:
     return found
 
 
-def state_directory(chosen: Settings) -> Path:
-    """Return the state directory. Create it (0700) if its parent exists; no other user may write in it."""
+def state_directory(chosen: Settings, *, is_needed: bool = True) -> Path:
+    """Return the state directory; no other user may write in it.
+
+    If it is needed and its parent exists, it is created (0700). A verb that only reads needs none.
+    """
     directory = chosen.state_dir
     try:
-        make_private_directory(directory)
+        if is_needed or directory.exists():
+            make_private_directory(directory)
     except Untrusted as error:
         fault = untrusted(str(directory), error)
         if owner := _service_user(directory):

@@ -51,7 +51,7 @@ def history(name: str, *, host: str | None, limit: int) -> int:
 
 
 def _from_disk(chosen: Settings, name: str, limit: int, host: str | None) -> list[Past]:
-    found = pasts.read_from_disk(context.state_directory(chosen), name, limit)
+    found = pasts.read_from_disk(context.state_directory(chosen, is_needed=False), name, limit)
     return [past for past in found if host in (None, past.node)]
 
 

@@ -30,13 +30,14 @@ def recover(names: tuple[str, ...]) -> int:
     code is then 78.
     """
     settings, clock, interrupts = context.settings(), context.system_clock(), Interrupts()
-    state_dir = context.state_directory(settings)
+    state_dir = context.state_directory(settings, is_needed=False)
     with interrupts.caught():
         revive_containers(settings, clock, journalled(state_dir), REPAIR_OUTPUT)
         with context.consul(settings) as consul, engine_of(settings, clock) as engine:
             agent = consul.agent_self()
             choice = usable(settings.services_dir, context.host_values(agent.address))
             service_ids = _chosen(settings, choice, names)
+            context.state_directory(settings)
             clients = HostClients(settings, consul, engine, agent, clock, interrupts)
             results = repair(clients, choice.definitions, service_ids, REPAIR_OUTPUT)
             check_for_stopped(settings, consul, (one for one in choice.definitions if one.service.id in service_ids))

@@ -76,8 +76,7 @@ def register(
     )
     if dry_run:
         return show_dry_run(settings, asked)
-    state_dir = context.state_directory(settings)
-    left_behind = journalled(state_dir)
+    left_behind = journalled(context.state_directory(settings, is_needed=False))
     if left_behind:
         from agent.cli.reload_output import REPAIR_OUTPUT  # rarely needed, and slow to import
         from agent.reload.repair import revive_containers
@@ -86,6 +85,7 @@ def register(
     with context.consul(settings) as consul, registration_failures_recorded(settings):
         planner = planner_of(settings, consul, asked)
         planner.read()
+        state_dir = context.state_directory(settings)
         # Wait for the agent before taking the lock, so that no other process waits for a waiting one.
         _ = planner.agent
         with exclusive_registration(state_dir, clock, wait) as was_another_first:

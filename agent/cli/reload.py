@@ -51,8 +51,8 @@ def reload(name: str, *, only_check: bool, force: bool, in_maintenance: bool, lo
     --lock-timeout this command waits for it. To watch it: svcagent status NAME.
     """
     settings = context.settings()
-    state_dir = context.state_directory(settings)
     definition, section = context.reloaded_definition(settings, name)
+    state_dir = context.state_directory(settings)
     # Slow to import (the Docker SDK).
     from agent.cli.reload_here import ReloadRequest, check_here, reload_here
 

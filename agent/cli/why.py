@@ -32,7 +32,7 @@ def why(name: str) -> int:
     settings, clock = context.settings(), context.system_clock()
     definition, section = context.reloaded_definition(settings, name, lambda: _address(settings))
     service = definition.service
-    host_lock = HostLock(context.state_directory(settings), service.id, clock, 0.0)
+    host_lock = HostLock(context.state_directory(settings, is_needed=False), service.id, clock, 0.0)
     with context.consul(settings) as consul, engine_of(settings, clock) as engine:
         how = restarter(section.strategy, service, engine, settings.state_dir, os.environ, clock)
         checked = CheckedInstance(service, section, consul, engine, Prober(), clock)
