@@ -13,10 +13,10 @@ from agent.cli.options import current
 def run() -> int:
     """Run the daemon: registration, scheduled reloads, CNAME sync, maintenance expiry, recovery.
 
-    Registers changes of services.d within a second. A file with faults is logged, and its last good version stays in
-    force. Reloads run on their schedules; one that failed for a reason that may pass is tried again. Crashed reloads
-    are recovered within a minute. There is one daemon on a host; reloads from cron or by hand may run as well. SIGTERM
-    returns services that a reload has drained, and ends the daemon.
+    Registers changes of services.d within a second. Logs files with faults; their last good versions stay active.
+    Runs reloads on their schedules, and retries one that failed for a temporary reason. Recovers crashed reloads
+    within a minute. Only one daemon runs per host; cron and operators may run reloads at the same time. On SIGTERM,
+    returns drained services and exits.
     """
     import asyncio
 

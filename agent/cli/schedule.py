@@ -28,8 +28,10 @@ class Timetable:
     schedule: Schedule | None
     runs: tuple[datetime, ...]
     why: str
+    state: str
+    """``paused``, ``no daemon`` or ``unknown`` if these runs do not take place, or may not; else empty."""
     held: str
-    """Why these runs do not take place; empty if they do."""
+    """The reason; empty if they take place."""
 
 
 @click.command(
@@ -37,21 +39,24 @@ class Timetable:
     "  svcagent --json schedule"
 )
 @click.argument("name", required=False, shell_complete=context.complete_name)
-@click.option("--count", type=click.IntRange(min=1), default=5, show_default=True, help="How many runs of a service.")
+@click.option(
+    "--count", type=click.IntRange(min=1), default=5, show_default=True, help="Number of runs to show for each service."
+)
 @output_options
 def schedule(name: str | None, *, count: int) -> None:
     """Show when svcagent run will reload this host's services next, or why it never will.
 
-    Times are in the time zone of each service's definition and include its jitter, which is always the same for one
-    service on one host. IN shows "held" where no daemon runs on this host, or a pause of the service holds its
-    reloads, or that is unknown. Does not read cron's own tables. Files with faults are left out (exit code 78; with
-    NAME only if NAME is in one of them).
+    Times are in the time zone of each service's definition and include its jitter, which is constant for one service
+    on one host. IN shows "paused" if reloads of the service are paused, "no daemon" if no daemon runs on this host,
+    and "unknown" if that cannot be determined. Does not read crontabs. Files with faults are left out (exit code 78;
+    with NAME only if NAME is in one of them).
     """
     settings, now = context.settings(), context.system_clock().now()
     found = context.definitions(settings, [name] if name else [], lambda: EXAMPLE_ADDRESS).definitions
     daemon = read_status(settings, context.system_clock())
     without = f"{'whether the daemon runs is' if daemon.is_unknown else 'the daemon'} {daemon.problem}"
-    held = partial(_pause, settings, now) if daemon.document is not None else lambda _: without
+    no_daemon = ("unknown" if daemon.is_unknown else "no daemon", without)
+    held = partial(_pause, settings, now) if daemon.document is not None else lambda _: no_daemon
     timetables = [
         _timetable(one, now, count, held)
         for one in found
@@ -60,7 +65,7 @@ def schedule(name: str | None, *, count: int) -> None:
     if current().as_json:
         show_document([document for one in timetables for document in _documents(one)])
     if daemon.document is None and any(one.runs for one in timetables):
-        remedy = "" if daemon.is_unknown else ", so nothing starts these runs. To start it: systemctl start svcagent"
+        remedy = "" if daemon.is_unknown else "; nothing starts these runs. To start it: systemctl start svcagent"
         show_warning(without + remedy)
     for one in timetables:
         if one.runs and daemon.document is not None and one.held:
@@ -68,23 +73,28 @@ def schedule(name: str | None, *, count: int) -> None:
     show_table(("SERVICE", "RUN", "IN", "SCHEDULE"), [row for one in timetables for row in _rows(one, now)])
 
 
-def _pause(settings: Settings, now: datetime, definition: Definition) -> str:
+def _pause(settings: Settings, now: datetime, definition: Definition) -> tuple[str, str]:
     name = definition.service.name
     try:
         with context.consul(settings) as consul:
             found = pause.find(consul, name, now)
     except SvcagentError as error:
-        return f"unknown whether its reloads are paused: {error}"
-    return "" if found is None else f"paused {found.describe()}; to end that, run: svcagent resume {shlex.quote(name)}"
+        return "unknown", f"unknown whether its reloads are paused: {error}"
+    if found is None:
+        return "", ""
+    return "paused", f"paused {found.describe()}. To resume, run: svcagent resume {shlex.quote(name)}"
 
 
-def _timetable(definition: Definition, now: datetime, count: int, held: Callable[[Definition], str]) -> Timetable:
+def _timetable(
+    definition: Definition, now: datetime, count: int, held: Callable[[Definition], tuple[str, str]]
+) -> Timetable:
     found = schedule_of(definition, os.uname().nodename, os.environ)
     if found is None:
         what = "reload section" if definition.reload is None else "reload.schedule"
-        return Timetable(definition, None, (), f"{definition.file} has no {what}", "")
+        return Timetable(definition, None, (), f"{definition.file} has no {what}", "", "")
     runs = tuple(run.astimezone(found.zone) for run in islice(found.runs(now), count))
-    return Timetable(definition, found, runs, "" if runs else found.why_never(), held(definition) if runs else "")
+    state, why = held(definition) if runs else ("", "")
+    return Timetable(definition, found, runs, "" if runs else found.why_never(), state, why)
 
 
 def _rows(one: Timetable, now: datetime) -> list[tuple[str, ...]]:
@@ -98,7 +108,7 @@ def _rows(one: Timetable, now: datetime) -> list[tuple[str, ...]]:
         how += f" + {durations.text(one.schedule.offset.total_seconds())}"
     if one.schedule.windows:
         how += f" in {', '.join(window.text for window in one.schedule.windows)}"
-    return [(service_id, _shown(run), "held" if one.held else length(run - now), how) for run in one.runs]
+    return [(service_id, _shown(run), one.state or length(run - now), how) for run in one.runs]
 
 
 def _shown(run: datetime) -> str:

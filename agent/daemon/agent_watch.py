@@ -116,7 +116,7 @@ class AgentWatch:
             except Exception as error:  # noqa: BLE001 - without this thread, lost state would not be noticed
                 if not seen.is_away:
                     if not isinstance(error, SvcagentError):
-                        log_bug("watching the Consul agent met a bug in svcagent; please report it", error)
+                        log_bug("watching the Consul agent: a bug in svcagent; please report it", error)
                     self._request_convergence()
                 seen = replace(seen, is_away=True)
                 self._pause(AWAY_SECONDS if isinstance(error, Unreachable) else REFUSED_SECONDS)

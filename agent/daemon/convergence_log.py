@@ -13,7 +13,7 @@ from agent.maintenance import ExpiredMaintenance, Maintenance, MaintenanceTarget
 from agent.registration import Change, ChangeAction
 
 IN_MAINTENANCE_AGAIN = (
-    "removed from Consul while it was in maintenance; it is put in the same maintenance again, enabled"
+    "removed from Consul while it was in maintenance; the same maintenance is enabled again, first enabled"
 )
 
 _UNREACHABLE = ("unreachable",)
@@ -72,17 +72,21 @@ class ConvergenceLog:
             if change.maintenance is not None and not change.replaces:
                 held = parse(change.maintenance).describe()
                 text = (
-                    f"{change.service_id} was {IN_MAINTENANCE_AGAIN} {held}. To end that, run: svcagent maint disable "
+                    f"{change.service_id} was {IN_MAINTENANCE_AGAIN} {held}. To disable it, run: "
+                    "svcagent maint disable "
                 )
                 log(text + shlex.quote(change.service_id), level=WARNING, service=change.service_id)
         for one in found.ended:
             if one.may_be_disabled:
                 was = one.maintenance.describe()
-                log(f"{one.target}: its maintenance {was} has ended and is disabled", service=one.target.service_id)
+                log(
+                    f"{one.target}: maintenance expired and was disabled; it was enabled {was}",
+                    service=one.target.service_id,
+                )
         if found.trouble is None:
             if found.objection != self._before.objection:
-                withheld = f"left registered as they are: {found.objection}"
-                over = "no change waits for an operator's consent any more"
+                withheld = f"services not deregistered: {found.objection}"
+                over = "no change waits for an operator's consent"
                 log(withheld if found.objection else over, level=WARNING if found.objection else INFO)
             self._log_lasting(found)
         self._before = found
@@ -95,9 +99,9 @@ class ConvergenceLog:
         if trouble is not None:
             if not self._trouble:
                 self._since = now
-            log(f"{trouble}. What is registered stays as it is; this is tried until it succeeds", level=WARNING)
+            log(f"{trouble}. Registered services are not changed; svcagent retries until it succeeds", level=WARNING)
         else:
-            whose = "Consul is back" if self._trouble == _UNREACHABLE else "converging again"
+            whose = "Consul answers again" if self._trouble == _UNREACHABLE else "registration succeeds again"
             log(f"{whose} after {length(timedelta(seconds=now - self._since))}")
         self._trouble = kind
 
@@ -106,31 +110,34 @@ class ConvergenceLog:
         for fault in found.faults:
             if fault not in before:
                 log(str(fault), level=WARNING, file=fault.file)
-        for file in sorted({one.file for one in before} - {one.file for one in found.faults}):
-            log(f"{file}: no longer faulty", file=file)
+        files, files_before = {one.file for one in found.faults}, {one.file for one in before}
+        for file in sorted((files - files_before) & {str(one.file) for one in found.definitions}):
+            log(f"{file}: not applied; its last good version stays active", file=file)
+        for file in sorted(files_before - files):
+            log(f"{file}: no faults any more", file=file)
 
     def _log_lasting(self, found: ConvergenceResult) -> None:
-        refused = {one.service_id: f"is not changed: {one.why}" for one in found.refused}
-        self._log_changes("refused", refused, "no longer conflicts with anything")
-        failed = {service_id: f"cannot be converged: {error}" for service_id, error in found.failed}
-        self._log_changes("failed", failed, "is no longer refused by the agent")
-        kept = dict.fromkeys(found.kept, "stays registered: no good file defines it, but a faulty one may")
-        self._log_changes("kept", kept, "is defined, or gone")
+        refused = {one.service_id: f"not changed: {one.why}" for one in found.refused}
+        self._log_changes("refused", refused, "no conflict any more")
+        failed = {service_id: f"not registered as defined: {error}" for service_id, error in found.failed}
+        self._log_changes("failed", failed, "registered as defined, or not defined any more")
+        kept = dict.fromkeys(found.kept, "stays registered: no valid file defines it, but a file with faults may")
+        self._log_changes("kept", kept, "defined again, or deregistered")
         failing = {
-            str(one.target): "stays out of service although its end has come: "
+            str(one.target): "stays in maintenance, although it has expired, because its checks do not pass: "
             + "; ".join(f"check {check.id} is {check.status}" for check in one.failing)
             for one in found.ended
             if not one.may_be_disabled
         }
-        self._log_changes("failing", failing, "is no longer kept out of service by failing checks")
+        self._log_changes("failing", failing, "expired maintenance is no longer kept because of failing checks")
 
     def _log_changes(self, sort: str, found: Mapping[str, str], is_over: str) -> None:
         before = self._lasting.get(sort, {})
         for name, text in found.items():
             if before.get(name) != text:
-                log(f"{name} {text}", level=WARNING, service=name)
+                log(f"{name}: {text}", level=WARNING, service=name)
         for name in before.keys() - found.keys():
-            log(f"{name} {is_over}", service=name)
+            log(f"{name}: {is_over}", service=name)
         self._lasting[sort] = dict(found)
 
 

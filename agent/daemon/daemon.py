@@ -109,8 +109,8 @@ class Daemon:
         stop_metrics = self._serve_metrics()
         log("started", version=__version__, pid=os.getpid(), services_dir=self._settings.services_dir)
         if self._settings.metrics.textfile_dir is not None:
-            text = "metrics.textfile_dir is for hosts without the daemon, and nothing is written there"
-            log(f"{text}; set daemon.listen, and let Prometheus ask there", level=WARNING)
+            text = "metrics.textfile_dir is ignored: the daemon does not write it"
+            log(f"{text}. Set daemon.listen, and let Prometheus scrape that address", level=WARNING)
         self._scheduler.start()
         for part in (self._thread, self._agent_watch, self._files_watch, self._state_watch):
             part.start()
@@ -215,7 +215,7 @@ class Daemon:
     def _read_again(self) -> None:
         if self._is_stopping:
             return
-        log("reading everything again")
+        log("reading all definitions again")
         self._systemd.notify("RELOADING=1")
         self._thread.request()
         if CNAMES in self._scheduler.next_runs():
@@ -348,8 +348,8 @@ def only_daemon(state_dir: Path) -> Iterator[None]:
         if not lock.try_acquire():
             holder = os.pread(lock.descriptor, 32, 0).decode(errors="replace").strip()
             raise LockBusy(
-                f"svcagent run runs already on {state_dir} (pid {holder}); one a host is enough. To see what it does: "
-                "svcagent status",
+                f"svcagent run is already running on {state_dir} (pid {holder}); only one daemon per host. To see its "
+                "state: svcagent status",
                 kind="daemon-running",
             )
         with suppress(OSError):  # on a full disk: the holder's pid is only for messages

@@ -87,7 +87,7 @@ class FilesWatch(events.FileSystemEventHandler):
                     self._seen = seen
                     self._changed()
             except Exception as error:  # noqa: BLE001 - without this thread, changes would wait for the next minute
-                log_bug(f"watching {self._directory} met a bug in svcagent; please report it", error)
+                log_bug(f"watching {self._directory}: a bug in svcagent; please report it", error)
 
     def _await_quiet(self) -> bool:
         """Wait for events to begin and end, or until a renewal is due. Return False to stop."""

@@ -103,7 +103,7 @@ class Housekeeping:
         try:
             child = await self._launcher.start_captured(verb)
         except OSError as error:
-            return EndedProcess(Unreachable.exit_code, errors=f"svcagent {' '.join(verb)} cannot be started: {error}")
+            return EndedProcess(Unreachable.exit_code, errors=f"cannot start svcagent {' '.join(verb)}: {error}")
         except Exception as error:  # noqa: BLE001 - a bug in one chore must not end the daemon
             log_bug(f"svcagent {' '.join(verb)}: a bug in svcagent; please report it", error)
             return EndedProcess(UnexpectedError.exit_code)

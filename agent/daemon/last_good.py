@@ -115,8 +115,9 @@ class LastGoodFiles:
 
     def __init__(self, services_dir: Path, state_dir: Path) -> None:
         if services_dir.resolve() == (state_dir / DIRECTORY).resolve():
-            problem = f"here the daemon keeps its own copy of the definitions, for the state directory {state_dir}"
-            raise BadDefinition([Fault(str(services_dir), "", problem, "keep them elsewhere, and name that directory")])
+            problem = f"is the daemon's own copy of the definitions, in the state directory {state_dir}"
+            remedy = "move the definitions to another directory, and set services_dir to it"
+            raise BadDefinition([Fault(str(services_dir), "", problem, remedy)])
         self._services_dir = services_dir
         self._kept_dir = state_dir / DIRECTORY
         self._values: Mapping[str, str] = {}
@@ -159,8 +160,8 @@ class LastGoodFiles:
         return Fault(
             str(self._services_dir),
             "",
-            f"holds no definition any more; what it held last is kept ({names})",
-            "mount it again; or, if nothing is to be defined on this host, run: svcagent register --allow-empty",
+            f"contains no definition any more; the last good ones stay active ({names})",
+            "mount the directory again. To deregister all services of this host, run: svcagent register --allow-empty",
         )
 
     def _read_kept(self) -> dict[str, bytes]:
@@ -191,8 +192,9 @@ class LastGoodFiles:
             if is_new:
                 directory.rename(self._kept_dir)
         except (OSError, SvcagentError) as error:
-            problem = f"the last good definitions cannot be kept: {error}"
-            return (Fault(str(self._kept_dir), "", problem, "reloads go by what it holds until svcagent may write it"),)
+            problem = f"cannot store the last good definitions: {error}"
+            remedy = "let svcagent write the directory; until then reloads use the definitions stored there"
+            return (Fault(str(self._kept_dir), "", problem, remedy),)
         return ()
 
 
@@ -204,7 +206,7 @@ def forget(state_dir: Path) -> None:
     except OSError as error:
         raise SvcagentError(
             f"cannot remove the daemon's copy of the last definitions from {state_dir / DIRECTORY}: {error.strerror}. "
-            "It would register them again: run this as the daemon's user",
+            "The daemon would register them again. Run this as the daemon's user",
             kind="cannot-write",
         ) from error
 

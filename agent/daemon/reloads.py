@@ -153,10 +153,10 @@ class Reloads:
         try:
             ended = await self._run_child(reload)
         except OSError as error:
-            log(f"{service_id}: its reload cannot be started: {error}", level=ERROR, service=service_id)
+            log(f"{service_id}: cannot start the reload: {error}", level=ERROR, service=service_id)
             ended = EndedProcess(1)
         except Exception as error:  # noqa: BLE001 - a bug in one reload must not end the daemon and the others
-            log_bug(f"{service_id}: following its reload met a bug in svcagent; please report it", error)
+            log_bug(f"{service_id}: following its reload: a bug in svcagent; please report it", error)
             ended = EndedProcess(UnexpectedError.exit_code)
         del self.running[service_id]
         self._report_end(reload, ended)

@@ -64,9 +64,11 @@ class Schedule:
 
     def why_never(self) -> str:
         """Return the message for a schedule that never runs, with the remedy."""
-        late = f", {durations.text(self.offset.total_seconds())} later by its jitter," if self.offset else ""
+        late = f" (plus {durations.text(self.offset.total_seconds())} of jitter)" if self.offset else ""
         windows = ", ".join(window.text for window in self.windows)
-        return f'no run of "{self.expression}"{late} falls into its windows ({windows}); change reload.schedule or them'
+        return (
+            f'no run of "{self.expression}"{late} is in a window ({windows}). Change reload.schedule or reload.windows'
+        )
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,9 @@ def plans_of(
             unplanned[one.service.id] = str(error)
             continue
         except Exception as error:  # noqa: BLE001 - the schedules of the other services are still needed
-            unplanned[one.service.id] = f"its schedule cannot be kept: {UnexpectedError.of(error, 'reading it')}"
+            unplanned[one.service.id] = (
+                f"cannot schedule its reloads: {UnexpectedError.of(error, 'reading the schedule')}"
+            )
             log_bug(f"{one.service.id}: {unplanned[one.service.id]}", error)
             continue
         if schedule is not None:

@@ -88,7 +88,7 @@ class Scheduler:
         ahead, now = self._wall_ahead(), self._clock.now()
         back = self._ahead - ahead
         if back > CLOCK_JITTER:
-            log(f"the clock was set back by {length(back)}: the next runs are computed again", level=WARNING)
+            log(f"the clock was set back by {length(back)}; the next runs were recomputed", level=WARNING)
             for job in self._scheduler.get_jobs():
                 job.modify(next_run_time=job.trigger.get_next_fire_time(None, now))
         if not timedelta() <= back <= CLOCK_JITTER:
@@ -104,7 +104,7 @@ class Scheduler:
         try:
             self._run(job_id)
         except Exception as error:  # noqa: BLE001 - a bug in one job must not keep the others from running
-            log_bug(f"{job_id} was due and could not be started", error)
+            log_bug(f"cannot start the due job {job_id}", error)
 
     def _log_missed(self, now: datetime) -> None:
         missed: list[Job] = [
@@ -113,8 +113,8 @@ class Scheduler:
         if missed:
             late = length(now - missed[0].next_run_time)
             log(
-                f"up to {late} late, as the clock was set or this process or machine was suspended: missed runs are "
-                "replaced by one now",
+                f"runs were missed by up to {late}, because the clock was set or the process or machine was suspended; "
+                "one run replaces them now",
                 level=WARNING,
                 jobs=", ".join(job.id for job in missed),
             )

@@ -44,7 +44,7 @@ class ReloadStatus:
 
     def __str__(self) -> str:
         if self.step == "acquire" and self.text:
-            return f"{self.service} waiting: {self.text}"
+            return f"{self.service} waits: {self.text}"
         return f"{self.service}: {self.step or 'starting'}"
 
 
@@ -116,7 +116,7 @@ class StatusFile:
             self._problem = ""
         except (OSError, SvcagentError) as error:
             if str(error) != self._problem:
-                log(f"svcagent status cannot show what the daemon does: {error}", level=WARNING)
+                log(f"cannot write the status file for svcagent status: {error}", level=WARNING)
             self._problem = str(error)
 
     def remove(self) -> None:
@@ -152,17 +152,17 @@ def read_status(settings: Settings, clock: Clock) -> DaemonStatus:
     except (FileNotFoundError, NotADirectoryError):
         return DaemonStatus(None, "does not run")
     except PermissionError as error:
-        how = "run as root, or as a member of the group of that file"
+        how = "run as root, or as a member of the file's group"
         return DaemonStatus(None, f"unknown: {path} cannot be read: {error.strerror}; {how}", is_unknown=True)
     except (OSError, NotRegularFile, ValueError, LookupError, TypeError, RecursionError) as error:
-        return DaemonStatus(None, f"unknown: {path} cannot be used: {error}", is_unknown=True)
+        return DaemonStatus(None, f"unknown: {path} is invalid: {error}", is_unknown=True)
     if is_gone:
-        return DaemonStatus(None, f"does not run: process {pid} has ended; its last status is of {tree['at']}")
+        return DaemonStatus(None, f"does not run: process {pid} has ended; its last status is from {tree['at']}")
     if theirs != [settings.state_dir.resolve(), settings.services_dir.resolve()]:
         places = f"{tree['state_dir']} and {tree['services_dir']}"
-        return DaemonStatus(None, f"runs, but for other directories: {places}", is_elsewhere=True)
+        return DaemonStatus(None, f"runs, but with other directories: {places}", is_elsewhere=True)
     if age > STALE_SECONDS:
-        hangs = f"has not updated its status for {age:.0f} s; it may hang. See: systemctl status svcagent"
+        hangs = f"has not updated its status for {age:.0f} s; it may hang. Run: systemctl status svcagent"
         return DaemonStatus(tree, hangs)
     return DaemonStatus(tree)
 

@@ -146,7 +146,7 @@ class Supervisor:
         # A reload that ended by itself has logged why.
         is_killed = ended.status < 0
         log(
-            f"its reload was killed by signal {-ended.status}; it is recovered" if is_killed else "",
+            f"its reload was killed by signal {-ended.status}; svcagent recovers it" if is_killed else "",
             level=WARNING if is_killed else INFO,
             service=result.get("service"),
             reload=result.get("id"),
@@ -161,7 +161,7 @@ class Supervisor:
 
     def _retry(self, service_id: str, at_least: float = 0.0) -> None:
         seconds = self._retries.failed(service_id, at_least)
-        log(f"tried again in {seconds:.0f} s", service=service_id)
+        log(f"the reload is retried in {seconds:.0f} s", service=service_id)
 
     def _name(self, service_id: str) -> str:
         return self._names.get(service_id, service_id)
@@ -176,4 +176,4 @@ class Supervisor:
         try:
             update(self._metrics)
         except Exception as error:  # noqa: BLE001 - a bug in a metric must not stop the daemon
-            log_bug("updating metrics met a bug in svcagent; please report it", error)
+            log_bug("updating metrics: a bug in svcagent; please report it", error)

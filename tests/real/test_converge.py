@@ -79,10 +79,11 @@ def test_a_faulty_file_changes_only_its_service(agent: Agent, place: Place, log:
         assert {one.action for one in result.changes} == {ChangeAction.CREATE, ChangeAction.UPDATE}
         convergence.run()
         assert len(warnings(log)) == 1
+        assert log.messages.count(f"{bad}: not applied; its last good version stays active") == 1
         place.define("web", port=82)
         assert convergence.run().faults == ()
     assert ports(agent)["web"] == 82
-    assert log.messages[-2:] == [f"{bad}: no longer faulty", "web: updated: its definition changed"]
+    assert log.messages[-2:] == [f"{bad}: no faults any more", "web: updated: its definition changed"]
 
 
 def test_after_a_restart_a_bad_file_is_still_as_it_was(agent: Agent, place: Place) -> None:
@@ -176,7 +177,7 @@ def test_an_unknown_bad_file_keeps_service(agent: Agent, place: Place, bad: str,
         (place.services_dir / "old.json").unlink()
         convergence.run()
     assert set(agent.services()) == {"web"}
-    assert "old stays registered: no good file defines it, but a faulty one may" in warnings(log)
+    assert "old: stays registered: no valid file defines it, but a file with faults may" in warnings(log)
 
 
 def test_a_service_that_was_given_up_goes_though_a_new_file_is_bad(agent: Agent, place: Place) -> None:
@@ -479,7 +480,7 @@ def test_a_refused_token_is_reported_once_and_keeps_what_it_must(tmp_path: Path,
             file.write_text(token)
             assert convergence.run().trouble is None
     assert len(warnings(log)) == 1
-    assert [one for one in log.messages if "again after" in one] == ["converging again after 0s"]
+    assert [one for one in log.messages if "again after" in one] == ["registration succeeds again after 0s"]
 
 
 def _is_answered(question: Callable[[], Any]) -> bool:
@@ -550,7 +551,7 @@ def test_an_outage_and_its_end_are_reported_once(agent: Agent, place: Place, log
     assert 2 <= tries <= 12
     assert len(warnings(log)) == 1
     assert "cannot reach the Consul agent" in warnings(log)[0]
-    assert len([one for one in log.messages if one.startswith("Consul is back after ")]) == 1
+    assert len([one for one in log.messages if one.startswith("Consul answers again after ")]) == 1
 
 
 def test_a_frozen_agent_is_waited_for(agent: Agent, place: Place) -> None:

@@ -151,7 +151,7 @@ def test_consul_absent_at_start(site: DaemonHost) -> None:
     site.daemon.wait_ready()
 
     assert site.daemon.log.count("level=warning") == 1
-    assert site.daemon.log.count("Consul is back") == 1
+    assert site.daemon.log.count("Consul answers again") == 1
 
 
 def test_definitions_where_it_keeps_its_own(site: DaemonHost) -> None:
@@ -364,7 +364,7 @@ def test_it_stops_in_a_convergence(site: DaemonHost, is_ready: bool) -> None:
             site.daemon.hang_up()
         else:
             site.daemon.start()
-        site.wait_logged("reading everything again" if is_ready else "started")
+        site.wait_logged("reading all definitions again" if is_ready else "started")
 
         began = time.monotonic()
         assert site.daemon.stop() == 0

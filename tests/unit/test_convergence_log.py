@@ -52,8 +52,10 @@ def test_an_outage_is_one_line_and_its_end_another(told: Told) -> None:
     lines += told.of(ConvergenceResult())
 
     assert len(lines) == 2
-    assert lines[0].startswith("W cannot reach the Consul agent: Connection refused. What is registered stays")
-    assert lines[1] == "i Consul is back after 10m"
+    assert lines[0].startswith(
+        "W cannot reach the Consul agent: Connection refused. Registered services are not changed"
+    )
+    assert lines[1] == "i Consul answers again after 10m"
 
 
 def test_each_other_trouble_is_a_line(told: Told) -> None:
@@ -72,7 +74,7 @@ def test_each_other_trouble_is_a_line(told: Told) -> None:
         found = told.of(ConvergenceResult(trouble=trouble))
         assert len(found) == lines, (trouble, found)
         if trouble is None and lines:
-            assert found == ["i converging again after 6s"]
+            assert found == ["i registration succeeds again after 6s"]
         told.clock.sleep(1)
 
 
@@ -84,8 +86,8 @@ def test_a_fault_is_reported_when_it_appears_and_when_it_is_repaired(told: Told)
     assert told.of(replace(away, faults=(one, two))) == ["W a: x: bad", "W a: y: bad"]
     assert told.of(replace(away, faults=(one, two))) == []
     assert told.of(replace(away, faults=(two, other))) == ["W b: bad"]
-    assert told.of(replace(away, faults=(other,))) == ["i a: no longer faulty"]
-    assert told.of(ConvergenceResult(faults=(other,))) == ["i Consul is back after 0s"]
+    assert told.of(replace(away, faults=(other,))) == ["i a: no faults any more"]
+    assert told.of(ConvergenceResult(faults=(other,))) == ["i Consul answers again after 0s"]
 
 
 def test_an_obstacle_is_reported_until_it_is_gone(told: Told) -> None:
@@ -94,14 +96,16 @@ def test_an_obstacle_is_reported_until_it_is_gone(told: Told) -> None:
     found = ConvergenceResult(refused=(refused,), failed=(("api", Rejected("no")),), kept=("old",))
 
     assert told.of(found) == [
-        "W web is not changed: somebody else's",
-        "W api cannot be converged: no",
-        "W old stays registered: no good file defines it, but a faulty one may",
+        "W web: not changed: somebody else's",
+        "W api: not registered as defined: no",
+        "W old: stays registered: no valid file defines it, but a file with faults may",
     ]
     assert told.of(found) == []
     assert len(told.of(replace(found, failed=(), trouble=ConsulUnreachable("refused")))) == 1
-    assert told.of(found) == ["i Consul is back after 0s"]
-    assert told.of(replace(found, failed=(("api", Denied("no rights")),))) == ["W api cannot be converged: no rights"]
+    assert told.of(found) == ["i Consul answers again after 0s"]
+    assert told.of(replace(found, failed=(("api", Denied("no rights")),))) == [
+        "W api: not registered as defined: no rights"
+    ]
     assert len(told.of(ConvergenceResult())) == 3
 
 
@@ -123,9 +127,10 @@ def test_the_end_of_maintenance_and_what_delays_it_are_reported_once(told: Told)
     kept = ExpiredMaintenance(MaintenanceTarget("web1", "api", "api"), over, (failing,))
 
     assert told.of(ConvergenceResult(ended=(kept, lifted))) == [
-        "i web: its maintenance by alice on web1 since 2026-05-01T11:00:00Z until 2026-05-01T12:00:00Z (disk) has "
-        "ended and is disabled",
-        "W api stays out of service although its end has come: check service:api is critical",
+        "i web: maintenance expired and was disabled; it was enabled by alice on web1 since 2026-05-01T11:00:00Z "
+        "until 2026-05-01T12:00:00Z (disk)",
+        "W api: stays in maintenance, although it has expired, because its checks do not pass: "
+        "check service:api is critical",
     ]
     assert told.of(ConvergenceResult(ended=(kept,))) == []
-    assert told.of(ConvergenceResult()) == ["i api is no longer kept out of service by failing checks"]
+    assert told.of(ConvergenceResult()) == ["i api: expired maintenance is no longer kept because of failing checks"]

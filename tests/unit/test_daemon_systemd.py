@@ -112,7 +112,7 @@ WAITING = ReloadStatus("keyword-suggest", "acquire", "place 2 in the line; the l
         (status(is_ready=False), "starting"),
         (
             status(reloads=(WAITING,)),
-            "3 services, keyword-suggest waiting: place 2 in the line; the lock is held by host2",
+            "3 services, keyword-suggest waits: place 2 in the line; the lock is held by host2",
         ),
         (
             status(reloads=(ReloadStatus("a", "drain", "", NOON, ""), ReloadStatus("b", "", "", NOON, ""))),

@@ -182,8 +182,8 @@ def test_why_never_names_the_wrong_jitter() -> None:
     schedule = Schedule("0 22 * * *", UTC, timedelta(minutes=15), windows("22:00-22:10"))
 
     assert schedule.why_never() == (
-        'no run of "0 22 * * *", 15m0s later by its jitter, falls into its windows (22:00-22:10); '
-        "change reload.schedule or them"
+        'no run of "0 22 * * *" (plus 15m0s of jitter) is in a window (22:00-22:10). '
+        "Change reload.schedule or reload.windows"
     )
 
 

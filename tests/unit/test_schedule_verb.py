@@ -74,11 +74,11 @@ def test_every_service_is_there_with_its_runs_or_the_reason_why_not(services_dir
 
     assert header == ["SERVICE", "RUN", "IN", "SCHEDULE"]
     assert [row[0] for row in rows] == ["a-night-1", "a-night-1", "b-never-1", "c-by-hand-1", "d-still-1"]
-    assert rows[0][2] == "held"
+    assert rows[0][2] == "no daemon"
     assert rows[0][3].startswith("*/10 * * * * + ")
     assert rows[0][3].endswith(" in 22:00-06:00")
     assert [row[1:3] for row in rows[2:]] == [["never", "-"], ["-", "-"], ["-", "-"]]
-    assert "falls into its windows (22:00-06:00)" in rows[2][3]
+    assert "is in a window (22:00-06:00)" in rows[2][3]
     assert rows[3][3] == f"{services_dir}/c-by-hand.json has no reload.schedule"
     assert rows[4][3] == f"{services_dir}/d-still.json has no reload section"
 

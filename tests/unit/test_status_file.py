@@ -120,7 +120,7 @@ def test_a_file_that_cannot_be_used(settings: Settings, clock: FakeClock, conten
     found = read_status(settings, clock)
 
     assert (found.document, found.is_unknown) == (None, True)
-    assert "cannot be used" in found.problem
+    assert "is invalid" in found.problem
 
 
 def test_a_failed_write_is_logged_once(settings: Settings, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
