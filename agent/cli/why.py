@@ -7,7 +7,7 @@ from agent.cli import context
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_warning
 from agent.definitions import EXAMPLE_ADDRESS, ReloadSection, Service, Settings
-from agent.errors import SvcagentError, TemporaryRefusal
+from agent.errors import SvcagentError
 from agent.fleet import HostState, SeenDigests, find_suspects
 from agent.reload.build import drain_dns, engine_of
 from agent.reload.checks import CheckedInstance
@@ -27,7 +27,8 @@ def why(name: str) -> int:
     Lists every obstacle, not only the first: a pause, a quarantined or suspect version, closed windows, too few passing
     instances, maintenance, a stopped container, a check that svcagent cannot judge as Consul does, the lock, a reload
     that runs, and Consul, Docker or the registry if they do not answer. Changes nothing. A container that does not run
-    is always reported. The exit code is 0 if nothing blocks the reload or there is nothing newer, else 75.
+    is always reported. The exit code is 0 if nothing blocks the reload or there is nothing newer, else 75; if a
+    server does not answer, or a container or image does not exist, it is that of a reload (69, 1).
     """
     settings, clock = context.settings(), context.system_clock()
     definition, section = context.reloaded_definition(settings, name, lambda: _address(settings))
@@ -41,7 +42,7 @@ def why(name: str) -> int:
         show_document(_document(service, found))
     else:
         _show(service, found, section)
-    return TemporaryRefusal.exit_code if found.reasons and not found.is_newest else 0
+    return found.exit_code
 
 
 def _sources(settings: Settings, checked: CheckedInstance, how: Restarter, host_lock: HostLock) -> WhySources:

@@ -15,7 +15,7 @@ from agent.consul import AgentSelf, Consul, Instance, LockStatus, ask_dns, lock_
 from agent.data import dataclass
 from agent.definitions import ReloadSection, Service
 from agent.engine.stopped import StoppedContainer
-from agent.errors import DockerUnreachable, LockBusy, NotFound, SvcagentError
+from agent.errors import DockerUnreachable, LockBusy, NotFound, SvcagentError, TemporaryRefusal
 from agent.fleet import FleetView, HostState, decide, observe, progress
 from agent.fleet.rollout import untrusted
 from agent.maintenance import iso
@@ -71,6 +71,18 @@ class Explanation:
     stopped: StoppedContainer | None = None
     is_container_known: bool = False
     unfinished: UnfinishedReload | None = None
+    errors: list[SvcagentError] = field(default_factory=list)
+
+    def add_error(self, error: SvcagentError) -> None:
+        """Add an error, with which a reload would end now, to the reasons."""
+        self.errors.append(error)
+        self.reasons.append(Obstacle(error.kind, str(error)))
+
+    @property
+    def exit_code(self) -> int:
+        """That of the errors; else 75 if something blocks a newer image."""
+        blocked = TemporaryRefusal.exit_code if self.reasons and not self.is_newest else 0
+        return max((error.exit_code for error in self.errors), default=blocked)
 
     @property
     def is_newest(self) -> bool:
@@ -94,7 +106,7 @@ def explain(ask: WhySources) -> Explanation:
         _ask_for_images(ask.restarter, found)
     except DockerUnreachable as error:
         found.is_container_known = False
-        found.reasons.append(Obstacle(error.kind, str(error)))
+        found.add_error(error)
     found.wanted = found.newest
     window = WindowState(is_open=True)
     with _reasoned(found):
@@ -169,7 +181,7 @@ def _reasoned(found: Explanation) -> Iterator[None]:
     except DockerUnreachable:
         raise
     except SvcagentError as error:
-        found.reasons.append(Obstacle(error.kind, str(error)))
+        found.add_error(error)
 
 
 def _ask_for_images(restarter: Restarter, found: Explanation) -> None:

@@ -319,7 +319,7 @@ def test_who_cannot_be_asked_is_one_line_and_the_others_are_asked(
     site.docker.push("2")
     pause.put(consul, "web", Pause("bob", "host2", "release", NOW), NOW)
 
-    found = site.why(75, **settings)
+    found = site.why(69, **settings)
     assert set(found) == ({kind} if kind == "consul-unreachable" else {kind, "paused"})
     assert next(iter(settings.values())).removeprefix("unix://") in found[kind]
 
@@ -329,15 +329,22 @@ def test_no_server_can_be_asked(site: ReloadHost) -> None:
     file = site.services_dir / "web.json"
     file.write_text(file.read_text().replace('"port"', '"address": "${ADDRESS}", "port"'))
 
-    found = site.why(CONSUL_HTTP_ADDR="127.0.0.1:1", DOCKER_HOST="unix:///nowhere/docker.sock")
+    found = site.why(69, CONSUL_HTTP_ADDR="127.0.0.1:1", DOCKER_HOST="unix:///nowhere/docker.sock")
     assert set(found) == {"consul-unreachable", "docker-unreachable"}
+
+
+def test_an_image_that_does_not_exist(site: ReloadHost) -> None:
+    """The exit code is that of a reload."""
+    site.define_web(image=site.image.replace(":latest", ":nowhere"))
+
+    assert site("why", "web").code == site("reload", "web").code == 1
 
 
 def test_a_registry_that_is_away_and_a_container_that_is_missing(site: ReloadHost, consul: Consul) -> None:
     pause.put(consul, "web", Pause("bob", "host2", "release", NOW), NOW)
     site.define_web(image="127.0.0.1:1/web:latest", container="nobody")
 
-    found = site.why()
+    found = site.why(69)
     assert set(found) == {"registry-unreachable", "not-found", "paused"}
     assert "127.0.0.1:1" in found["registry-unreachable"]
     assert "nobody" in found["not-found"]
