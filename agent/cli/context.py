@@ -191,8 +191,18 @@ def reloaded_definition(
 
 def unknown_name(name: str, found: Collection[Definition], where: str) -> click.BadParameter:
     """Return the usage error of a service that is not there. ``where``: the places that were searched."""
-    names = ", ".join(sorted({service.name for one in found for service in one.services})) or "none"
-    return click.BadParameter(f"no service is called {name!r}{where}; there is: {names}", param_hint="NAME")
+    names = sorted({service.name for one in found for service in one.services})
+    there = ", ".join(names) or "none"
+    text = f"no service is called {name!r}{where}; there is: {there}{did_you_mean(name, names)}"
+    return click.BadParameter(text, param_hint="NAME")
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the name that it resembles, if there is one."""
+    import difflib  # only after a mistake
+
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f". Did you mean {near[0]}?" if near else ""
 
 
 def completer(names_of: Callable[[Definition], Iterable[str]]) -> Completer:

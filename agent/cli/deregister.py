@@ -51,6 +51,10 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
     for change in plan:
         if change.action is not ChangeAction.REFUSE and change.service_id not in failed:
             show_line(f"{change.service_id}: {'would be deregistered' if dry_run else 'deregistered'}")
+    there = {known for one in services.values() for known in (one.id, one.name)}
+    for name in names:
+        if name not in there:
+            show_warning(f"{name} is not registered on this host{context.did_you_mean(name, there)}")
     if not plan:
         show_line("nothing to deregister" + ("" if expected else ", as far as the Consul token may see"))
     return exit_code(plan, failures)

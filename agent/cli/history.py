@@ -1,6 +1,6 @@
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
@@ -41,13 +41,23 @@ def history(name: str, *, host: str | None, limit: int) -> int:
     settings = context.settings()
     with context.consul(settings) as consul:
         try:
-            found = pasts.read(consul, service_of(settings, consul, name), limit, host)
+            service = service_of(settings, consul, name)
+            found = pasts.read(consul, service, limit, host)
+            hosts = pasts.hosts(consul, service) if host and not found else ()
         except ConsulUnreachable as error:
             show_warning(f"{error}. What follows is what this host has on disk")
-            _show(_from_disk(settings, name, limit, host))
+            found = _from_disk(settings, name, limit, host)
+            _show(found, _unknown(name, host))
             return error.exit_code
-    _show(found)
+    _show(found, _unknown(name, host, hosts))
     return 0
+
+
+def _unknown(name: str, host: str | None, hosts: Sequence[str] = ()) -> str:
+    """Return that there is no past reload, and the ``hosts`` that have one."""
+    where = f" on {host}" if host else ""
+    there = f"; there are some on: {', '.join(hosts)}{context.did_you_mean(host or '', hosts)}" if hosts else ""
+    return f"no reload of {name}{where} is known{there}"
 
 
 def _from_disk(chosen: Settings, name: str, limit: int, host: str | None) -> list[Past]:
@@ -55,12 +65,12 @@ def _from_disk(chosen: Settings, name: str, limit: int, host: str | None) -> lis
     return [past for past in found if host in (None, past.node)]
 
 
-def _show(found: list[Past]) -> None:
+def _show(found: list[Past], unknown: str) -> None:
     if current().as_json:
         show_document([_document(past) for past in found])
         return
     if not found:
-        show_line("no reload is known")
+        show_line(unknown)
         return
     is_short = sys.stdout.isatty() and not current().verbose
     columns: dict[str, Callable[[Past], str]] = {

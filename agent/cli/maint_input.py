@@ -33,7 +33,9 @@ def targets_of(
     if not chosen:
         there = ", ".join(one.id if one.id == one.name else f"{one.id} ({one.name})" for one in services) or "none"
         raise click.BadParameter(
-            f"no service {name!r} is registered on this host; there is: {there}", param_hint="NAME"
+            f"no service {name!r} is registered on this host; there is: {there}"
+            f"{context.did_you_mean(name or '', (one.id for one in services))}",
+            param_hint="NAME",
         )
     return [MaintenanceTarget(agent.node, one.id, one.name) for one in chosen]
 

@@ -79,6 +79,11 @@ def read(consul: Consul, service: str, limit: int, node: str | None = None) -> l
     return found
 
 
+def hosts(consul: Consul, service: str) -> tuple[str, ...]:
+    """Return the hosts that have a history."""
+    return tuple(sorted({unquoted(one.split("/")[-2]) for one in consul.kv_keys(key(service, FOLDER, ""))}))
+
+
 def write_to_disk(state_dir: Path, service: str, past: Past) -> None:
     """Add a reload to this host's bounded history on disk. Raise `SvcagentError` if that fails."""
     file = _file(state_dir, service)

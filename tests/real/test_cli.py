@@ -128,6 +128,18 @@ def test_a_faulty_file_removes_no_service(host: ConsulHost) -> None:
     assert "other" not in errors
 
 
+@pytest.mark.parametrize("verb", [["deregister"], ["status"], ["reload"], ["maint", "disable"], ["fleet"]])
+def test_a_name_that_is_not_there_is_named_with_the_one_it_resembles(host: ConsulHost, verb: list[str]) -> None:
+    _write(host, "web", WEB)
+    assert _run(host, "register")[0] == 0
+
+    code, _output, errors = _run(host, *verb, "wbe")
+
+    assert code == (0 if verb == ["deregister"] else 2)
+    assert "wbe" in errors
+    assert "Did you mean web?" in errors
+
+
 def test_deregister_waits_for_the_end_of_a_reload(host: ConsulHost) -> None:
     """It changes nothing while one runs here, and says which process that is."""
     _write(host, "web", WEB)

@@ -368,7 +368,7 @@ def _past(number: int, node: str, **more: Any) -> Past:
 
 def test_history_shows_the_fleets_past_and_one_hosts(run: Callable[..., str], consul: Consul, web: str) -> None:
     """The newest first, with seconds by step, result, digests and error."""
-    assert "no reload is known" in run("history", web)
+    assert f"no reload of {web} is known" in run("history", web)
     for number in range(3):
         history.publish(consul, web, _past(number, f"host{number % 2}", error="boom\nbang" if number == 2 else ""))
 
@@ -376,6 +376,8 @@ def test_history_shows_the_fleets_past_and_one_hosts(run: Callable[..., str], co
     assert [line[1] for line in lines] == ["HOST", "host0", "host1", "host0"]
     assert lines[1][2:] == ["reloaded", OLD[:19], NEW[:19], "3.2", "check 0.25, ready 3.00", "boom"]
     assert len(run("history", web, "--host", "host0", "--limit", "1").splitlines()) == 2
+    unknown = run("history", web, "--host", "hots1")
+    assert f"no reload of {web} on hots1 is known; there are some on: host0, host1. Did you mean host1?" in unknown
     [document] = json.loads(run("history", web, "--host", "host1", "--json"))
     assert document["id"] == "id1"
     assert (document["from"], document["to"], document["outcome"]) == (OLD, NEW, "reloaded")
@@ -420,7 +422,7 @@ def test_history_is_read_from_disk_without_consul(run: Callable[..., str], svcag
     said = run("history", "web", code=69, CONSUL_HTTP_ADDR="127.0.0.1:1")
     assert "here\treloaded" in said
     assert "What follows is what this host has on disk" in said
-    assert "here" not in run("history", "web", "--host", "there", code=69, CONSUL_HTTP_ADDR="127.0.0.1:1")
+    assert "\treloaded" not in run("history", "web", "--host", "there", code=69, CONSUL_HTTP_ADDR="127.0.0.1:1")
 
 
 @pytest.mark.parametrize(
