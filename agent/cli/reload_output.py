@@ -1,6 +1,7 @@
 """What a reload and a recovery print while they run and when they end."""
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
 
@@ -135,21 +136,22 @@ class Printer:
         self._percent_shown = -1
 
     def report_event(self, event: StepEvent) -> None:
-        if event.phase is Phase.BEGIN:
-            self._current = f"{self._label(event.step)} ..."
-        self._erase()
-        self._log(event)
-        if event.phase in (Phase.END, Phase.FAILED):
-            self._current = ""
-            if event.step is not Step.CHECK:
-                end = "  failed" if event.phase is Phase.FAILED else ""
-                show_line(f"{self._label(event.step):<10} {event.seconds:7.2f} s{end}")
+        self._report(event, self._label(event.step))
+        if event.phase in (Phase.END, Phase.FAILED) and event.step is not Step.CHECK:
+            end = "  failed" if event.phase is Phase.FAILED else ""
+            show_line(f"{self._label(event.step):<10} {event.seconds:7.2f} s{end}")
         self._has_failed = self._has_failed or event.phase is Phase.FAILED
-        self._draw(self._current)
 
     def report_recovery(self, event: StepEvent) -> None:
         """Log one event of a recovery; print it only if it is a note."""
-        self._log(event, recovery=True)
+        self._report(event, f"recovery: {event.step}", recovery=True)
+
+    def _report(self, event: StepEvent, label: str, *, recovery: bool | None = None) -> None:
+        self._erase()
+        self._log(event, recovery=recovery)
+        if event.phase is not Phase.NOTE:
+            self._current = f"{label} ..." if event.phase is Phase.BEGIN else ""
+        self._draw(self._current)
 
     def report_pull(self, progress: PullProgress) -> None:
         """Print the progress of the pull: every percent on a terminal, else every quarter, as in the log."""
@@ -207,4 +209,8 @@ class Printer:
             print_warning(f"{self._service}: {event.text}")
 
 
-REPAIR_OUTPUT = RepairOutput(show_warning, show_bug_of, lambda service, event: Printer(service).report_recovery(event))
+_recovery_printer = functools.cache(Printer)
+
+REPAIR_OUTPUT = RepairOutput(
+    show_warning, show_bug_of, lambda service, event: _recovery_printer(service).report_recovery(event)
+)

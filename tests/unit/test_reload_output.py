@@ -10,7 +10,14 @@ import pytest
 
 from agent import logs
 from agent.cli.options import Options
-from agent.cli.reload_output import Printer, show_quarantined, show_recovered, show_result, show_rolled_back
+from agent.cli.reload_output import (
+    REPAIR_OUTPUT,
+    Printer,
+    show_quarantined,
+    show_recovered,
+    show_result,
+    show_rolled_back,
+)
 from agent.engine.model import PullProgress
 from agent.logs import Format
 from agent.outcomes import Outcome
@@ -161,6 +168,16 @@ def test_the_failed_step_and_the_second_wait(
         "roll back     1.00 s",
         f"{label}    2.00 s",
     ]
+
+
+def test_a_terminal_shows_a_recovery_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal.opened(monkeypatch)
+    seen = []
+    for phase in (Phase.BEGIN, Phase.END):
+        REPAIR_OUTPUT.report_event("web", StepEvent(Step.READY, phase))
+        seen.append(terminal.lines)
+
+    assert seen == [["recovery: ready ..."], [""]]
 
 
 @pytest.mark.parametrize("option", ["quiet", "as_json"])
