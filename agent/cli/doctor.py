@@ -11,7 +11,7 @@ from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_problem
 from agent.daemon.last_good import usable
 from agent.definitions import EXAMPLE_ADDRESS, Definition, Settings, complete
-from agent.doctor import SUBJECTS, Diagnosis, Level
+from agent.doctor import SUBJECTS, UNREACHABLE, Diagnosis, Level
 from agent.text import clean, counted
 
 if TYPE_CHECKING:  # slow to import
@@ -44,17 +44,16 @@ def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=_complete)
 @click.option(
-    "--only", multiple=True, type=click.Choice(SUBJECTS), help="Look at this subject alone. May be given several times."
+    "--only", multiple=True, type=click.Choice(SUBJECTS), help="Check only this subject. May be given several times."
 )
-@click.option("--strict", is_flag=True, help="Exit 1 for warnings, and for what could not be judged, too.")
+@click.option("--strict", is_flag=True, help="Exit 1 also for warnings, and for checks that could not run.")
 @output_options
 def doctor(names: tuple[str, ...], *, only: tuple[str, ...], strict: bool) -> int:
-    """Find what keeps this host from good service: Consul, DNS, CNAMEs, clocks, Docker, files, leftovers, upgrades.
+    """Find problems on this host: Consul, DNS, CNAMEs, clocks, Docker, files, leftovers, upgrades.
 
-    Each finding is followed by its remedy; -v shows what was found to be well, too. NAME is a service or a CNAME.
-    Changes nothing. Every subject is examined, even if others fail. The exit code is 1 if there is an error, a
-    finding that makes a service, a reload or a command fail, else 0; warnings and what an upgrade will change do not
-    count, unless --strict is given for the warnings.
+    Prints each problem with its remedy; -v also prints passed checks. NAME is a service or a CNAME. Changes nothing.
+    Every subject is checked, even if others fail. Exits 1 if there is an error, which makes a service, a reload or a
+    command fail. Warnings count only with --strict; notes of what an upgrade will change never do.
     """
     from agent.doctor.registry import examine, is_failure
 
@@ -91,17 +90,22 @@ def _show(found: Sequence[Diagnosis]) -> None:
     shown = [one for one in found if one.level is not Level.OK or current().verbose]
     for subject in SUBJECTS:
         # Several checks may find the same problem: it is printed once.
-        alike: dict[str, list[Diagnosis]] = {}
+        alike: dict[str, Diagnosis] = {}
         for one in shown:
-            if one.subject == subject:
-                alike.setdefault(_line(one), []).append(one)
+            if one.subject == subject and one.what not in UNREACHABLE.values():
+                alike.setdefault(_line(one), one)
         if alike:
             show_line(subject)
-        for line, (first, *others) in alike.items():
-            names = ", ".join(dict.fromkeys(one.check for one in (first, *others)))
-            show_line(f"  {line} ({names})" if first.level is Level.UNKNOWN else f"  {line}", _COLOURS[first.level])
-            if first.remedy:
-                show_line(f"      {clean(first.remedy, LONGEST_LINE)}")
+        for line, one in alike.items():
+            show_line(f"  {line}", _COLOURS[one.level])
+            if one.remedy:
+                show_line(f"      {clean(one.remedy, LONGEST_LINE)}")
+    for server, what in UNREACHABLE.items():
+        if unchecked := [one for one in shown if one.what == what]:
+            names = ", ".join(dict.fromkeys(f"{one.subject} {one.check}" for one in unchecked))
+            show_line(f"{what}: {names}", _COLOURS[Level.UNKNOWN])
+            if not any(one.subject == server and one.level is Level.ERROR for one in found):
+                show_line(f"      {clean(unchecked[0].remedy, LONGEST_LINE)}")
     levels = Counter(one.level for one in found)
     counts = ", ".join(f"{levels[level]} {level}" for level in reversed(Level) if levels[level])
     show_line(f"{counted(len(found), 'result')}: {counts}")

@@ -4,6 +4,6 @@ Each subject's module has pure decisions and the functions that observe. `regist
 them. This module imports none of them, so that ``--help`` is fast.
 """
 
-from agent.doctor.diagnosis import SUBJECTS, Diagnosis, Level
+from agent.doctor.diagnosis import SUBJECTS, UNREACHABLE, Diagnosis, Level
 
-__all__ = ["SUBJECTS", "Diagnosis", "Level"]
+__all__ = ["SUBJECTS", "UNREACHABLE", "Diagnosis", "Level"]

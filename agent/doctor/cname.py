@@ -27,7 +27,7 @@ ABSENT_SERVICE = "svcagent-doctor-asks-for-nobody"
 
 LABEL = "svcagent-doctor"
 
-SIGN_QUERIES = "if its view or its allow-query asks for the key, in [dns] of svcagent.toml: sign_queries = true"
+SIGN_QUERIES = "if its view or its allow-query requires the key, in [dns] of svcagent.toml: sign_queries = true"
 
 Examination = Callable[[], tuple[str, str]]
 """Returns what was found, and the line that fixes it; the line is empty if nothing is wrong."""
@@ -65,7 +65,7 @@ class CnameDoctor:
         try:
             found, remedy = examination()
         except SvcagentError as failure:
-            return error(f"{subject}: {failure}", "")
+            return error(f"{subject}: {failure}", _remedy(failure))
         return error(f"{subject}: {found}", remedy) if remedy else ok(f"{subject}: {found}")
 
     def _right(self, wanted: WantedRecord) -> tuple[str, str]:
@@ -75,18 +75,22 @@ class CnameDoctor:
     def _negative(self, zone: str) -> tuple[str, str]:
         answer = self.authority.ask(zone, "SOA", is_recursive=True)
         if answer.rcode == "REFUSED":
-            return f"{self.authority} refuses questions for {zone} without a signature", SIGN_QUERIES
+            return f"{self.authority} refuses unsigned queries for {zone}", SIGN_QUERIES
         from agent.cname.queries import SOA
 
         seconds = min((min(soa.minimum, ttl) for soa, ttl in answer.records(SOA, zone)), default=None)
         if seconds is None:
             found = f"{self.authority} has no SOA of {zone} (answers {answer.rcode})"
-            return found, "correct dns.server, or the zone; or let this host ask (allow-query, dns.sign_queries)"
+            return (
+                found,
+                "correct dns.server or the zone, or permit this host's queries (allow-query, dns.sign_queries)",
+            )
         if seconds <= LONGEST_NEGATIVE:
-            return f"a missing name is remembered for {seconds} s", ""
+            return f"resolvers cache the absence of a name for {seconds} s", ""
         return (
-            f"a name that is asked for before it is published stays unknown to that resolver for {seconds} s",
-            f"in the SOA of {zone}, as its last number (minimum): {LONGEST_NEGATIVE}",
+            f"resolvers cache the absence of a name for {seconds} s: a name queried before it is published stays "
+            "unknown for that time",
+            f"set the last number (minimum) in the SOA of {zone} to {LONGEST_NEGATIVE}",
         )
 
     def _forwarding(self, target: str) -> tuple[str, str]:
@@ -101,17 +105,17 @@ class CnameDoctor:
             unchecked = resolver.ask(target, "A", is_recursive=True, is_checking_disabled=True)
             if unchecked.rcode == "NOERROR" and _ttl(unchecked) is not None:
                 return (
-                    f"{resolver} resolves {target}, and then refuses it: {domain} cannot be validated by DNSSEC",
+                    f"{resolver} resolves {target}, but DNSSEC validation of {domain} fails",
                     f'in the options of named.conf: validate-except {{ "{domain}"; }};',
                 )
         found = f"{resolver} answers {answer.rcode} for {target}"
         if not answer.is_recursive:
             return (
-                f"{found}, and does not ask others for its clients (no recursion)",
+                f"{found}, and offers no recursion",
                 f"in the options of named.conf: recursion yes; allow-recursion {{ localnets; localhost; }}; and: "
                 f"{self._forward_zone()}",
             )
-        return f"{found}, although Consul DNS knows it", f"in named.conf: {self._forward_zone()}"
+        return f"{found}, although Consul DNS resolves it", f"in named.conf: {self._forward_zone()}"
 
     def _resolving(self, wanted: WantedRecord) -> tuple[str, str]:
         name = f"{LABEL}{wanted.name[1:]}" if wanted.name.startswith("*.") else wanted.name
@@ -121,16 +125,16 @@ class CnameDoctor:
             unchecked = self.resolver.ask(name, "CNAME", is_recursive=True, is_checking_disabled=True)
             if unchecked.rcode != "SERVFAIL":
                 return (
-                    f"{self.resolver} refuses {name}: {zone} cannot be validated by DNSSEC",
+                    f"{self.resolver} answers SERVFAIL for {name}: DNSSEC validation of {zone} fails",
                     f'in the options of named.conf: validate-except {{ "{zone}"; }};',
                 )
         if answer.rcode in ("NOERROR", "NXDOMAIN"):
             is_there = answer.cname(name) is not None
-            return f"{self.resolver} {'has' if is_there else 'reaches the zone and does not have'} the record", ""
+            return f"{self.resolver} {'has' if is_there else 'reaches the zone, but does not have'} the record", ""
         line = f'zone "{zone}" {{ type forward; forward only; forwarders {{ {_forwarder(self.authority)} }}; }};'
         return (
             f"{self.resolver} answers {answer.rcode} for {name}",
-            f"in its named.conf, unless it holds the zone: {line}",
+            f"unless it serves the zone, in its named.conf: {line}",
         )
 
     def _cache(self, target: str) -> tuple[str, str]:
@@ -139,16 +143,16 @@ class CnameDoctor:
         consul_ttl = _ttl(consul.ask(target, "A"))
         cached = _ttl(self.resolver.ask(target, "A", is_recursive=True))
         if consul_ttl is None or cached is None:
-            return "nothing to compare: no address is answered", ""
+            return "nothing to compare: the answer has no address", ""
         if cached > consul_ttl:
             return (
-                f"Consul gives the addresses for {consul_ttl} s and {self.resolver} keeps them for {cached} s: "
-                "clients go to an instance for so long after it is out",
+                f"Consul's TTL is {consul_ttl} s, but {self.resolver} caches addresses for {cached} s: clients may use "
+                "an instance for that time after its drain",
                 "in the options of named.conf: min-cache-ttl 0;",
             )
         if consul_ttl > 0:
             return (
-                f"clients remember addresses for {consul_ttl} s, and go to an instance for so long after it is out",
+                f"clients cache addresses for {consul_ttl} s, and may use an instance for that time after its drain",
                 'in the configuration of every Consul agent: "dns_config": {"service_ttl": {"*": "0s"}}; '
                 f'or let reloads wait: "drain": {{"min": "{consul_ttl}s"}}',
             )
@@ -164,12 +168,12 @@ class CnameDoctor:
         cached = max((ttl for _soa, ttl in remembered), default=0)
         if consul_ttl:
             return (
-                f"when no instance passes, clients remember that for {consul_ttl} s",
+                f"if no instance passes, clients cache that answer for {consul_ttl} s",
                 'in the configuration of every Consul agent: "dns_config": {"soa": {"min_ttl": 0}}',
             )
         if cached:
             return (
-                f"when no instance passes, {self.resolver} remembers that for {cached} s",
+                f"if no instance passes, {self.resolver} caches that answer for {cached} s",
                 "in the options of named.conf: min-ncache-ttl 0;",
             )
         return "no client caches the answer that no instance passes", ""
@@ -179,7 +183,7 @@ class CnameDoctor:
 
     def _consul(self) -> "DnsServer":
         if self.agent.dns is None:
-            raise DnsUnreachable("the DNS of the local Consul agent is switched off; switch it on (ports.dns)")
+            raise DnsUnreachable("the DNS of the local Consul agent is disabled; enable it (ports.dns)")
         from agent.cname.queries import DnsServer
 
         return DnsServer(*self.agent.dns, self.resolver.timeout)
@@ -187,6 +191,15 @@ class CnameDoctor:
     def _forward_zone(self) -> str:
         consul = self._consul()
         return f'zone "{self.agent.domain}" {{ type forward; forward only; forwarders {{ {_forwarder(consul)} }}; }};'
+
+
+def _remedy(failure: SvcagentError) -> str:
+    """Return a remedy where the message has none."""
+    if isinstance(failure, DnsUnreachable):
+        return (
+            "check that the server runs and that this host reaches it; see dns.server and dns.resolver in svcagent.toml"
+        )
+    return ""
 
 
 def _forwarder(server: "DnsServer") -> str:
@@ -224,9 +237,10 @@ def examine(examined: ExaminedHost) -> Iterator[Diagnosis]:
             wanted += located([one], partial(zones.find_zone, authority))
         except SvcagentError as failure:
             # Only the text contains the rcode.
-            yield error(str(failure), SIGN_QUERIES if "REFUSED" in str(failure) else "")
+            yield error(str(failure), SIGN_QUERIES if "REFUSED" in str(failure) else _remedy(failure))
     warnings: list[str] = []
     with closing(OpenedProviders(dns, warnings.append)) as providers:
         yield from CnameDoctor(authority, resolver, agent, providers).examine(wanted)
     for text in warnings:
-        yield warning(text, "")
+        what, _, remedy = text.partition("; ")
+        yield warning(what, remedy)

@@ -30,13 +30,13 @@ def examine_agent(examined: ExaminedHost) -> Iterator[Diagnosis]:
         with examined.consul_survey() as survey:
             facts = survey.agent_self()
     except SvcagentError as found:
-        yield error(str(found), "svcagent needs the local agent for everything: repair this first")
+        yield error(str(found), "correct this first: svcagent requires the local agent")
         return
     yield ok(f"{examined.settings.consul.address} is node {facts.node}, Consul {facts.version}")
     if facts.leaves_on_terminate and not facts.is_server:
         yield ok(
-            "the node leaves the catalog when its agent is stopped (leave_on_terminate): svcagent remembers its "
-            "instances for a day"
+            "the node leaves the catalog when its agent stops (leave_on_terminate); svcagent counts its instances for "
+            "another day"
         )
     with examined.consul() as consul:
         there = consul.services({service.id: service.name for service in examined.services})
@@ -54,10 +54,10 @@ def judge_registered(wanted: Iterable[str], there: Collection[str]) -> Iterator[
 def judge_release(version: str, faults: Collection[ReleaseFault]) -> Iterator[Diagnosis]:
     for one in faults:
         judge = note if one.handled else error
-        remedy = f"upgrade the agent to {one.fixed} or later" if one.fixed else "no release without it is known yet"
+        remedy = f"upgrade the agent to {one.fixed} or later" if one.fixed else "no release without this fault is known"
         yield judge(f"Consul {version}: {one.problem}", remedy)
     if not faults:
-        yield ok(f"nothing is known against Consul {version}")
+        yield ok(f"Consul {version} has no known fault")
 
 
 def examine_release(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -69,8 +69,8 @@ def examine_release(examined: ExaminedHost) -> Iterator[Diagnosis]:
 def judge_leader(leader: str, servers: Collection[str]) -> Diagnosis:
     if leader:
         return ok(f"the leader is {leader}, one of {counted(len(servers), 'server')}")
-    remedy = "bring back enough servers for a majority; see: consul operator raft list-peers"
-    return error("the Consul servers have no leader: nothing can be written, no lock can be taken", remedy)
+    remedy = "start enough servers for a majority; run: consul operator raft list-peers"
+    return error("the Consul servers have no leader: nothing can be written, no lock can be acquired", remedy)
 
 
 def examine_leader(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -80,17 +80,17 @@ def examine_leader(examined: ExaminedHost) -> Iterator[Diagnosis]:
             leader = survey.leader()
             yield judge_leader(leader, survey.servers() if leader else ())
         except SvcagentError as found:
-            yield error(str(found), "the agent answers and its servers do not: look at them")
+            yield error(str(found), "check the Consul servers: the local agent answers, but the servers do not")
 
 
 def judge_node(node: str, checks: Mapping[str, CheckState]) -> Diagnosis:
     if not checks:
-        remedy = "compare `consul members` here and on a server: the agent may have joined another cluster"
-        return error(f"this host's node {node} is not in the catalog, so clients cannot find its services", remedy)
+        remedy = "compare `consul members` here and on a server; the agent may have joined another cluster"
+        return error(f"this host's node {node} is not in the catalog: clients cannot find its services", remedy)
     health = checks.get(NODE_HEALTH)
     if health is not None and health.status == "critical":
-        remedy = "look at the agent's log and at the network between the agents (UDP and TCP port 8301)"
-        return error(f"the cluster takes this host's agent for failed: {clean(health.output) or health.status}", remedy)
+        remedy = "check the agent's log and the network between the agents (UDP and TCP port 8301)"
+        return error(f"the cluster considers this agent failed: {clean(health.output) or health.status}", remedy)
     return ok(f"node {node} is in the catalog and alive")
 
 
@@ -98,7 +98,7 @@ def examine_node(examined: ExaminedHost) -> Iterator[Diagnosis]:
     with examined.consul_survey() as survey:
         facts = survey.agent_self()
         if facts.has_coordinates and not survey.may_read_node(facts.node):
-            yield unknown("cannot be judged without node:read; see the rights")
+            yield unknown("not checked: the token lacks node:read")
             return
     with examined.consul() as consul:
         yield judge_node(facts.node, consul.node_checks(facts.node)[1])
@@ -124,7 +124,7 @@ def judge_rights(needed: Mapping[Right, str], lacking: Collection[Right]) -> Ite
             seen.add(right.rule)
             yield error(f"the Consul token lacks {right}", f"add to its policy: {right.rule}", needed.get(right, ""))
     if not lacking:
-        yield ok(f"the token has all {len(needed)} rights that were asked for")
+        yield ok(f"the token has all {len(needed)} required rights")
 
 
 def examine_rights(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -146,9 +146,9 @@ def examine_rights(examined: ExaminedHost) -> Iterator[Diagnosis]:
 
 def judge_wait(waited: Waited, asked: float) -> Diagnosis:
     if waited.after == waited.before and waited.seconds < LEAST_SHARE * asked:
-        remedy = "let svcagent ask the agent itself (CONSUL_HTTP_ADDR), not a proxy that answers for it"
-        return warning(f"a query that should block for {asked:g} s was answered after {waited.seconds:.2f} s", remedy)
-    return ok("blocking queries block")
+        remedy = "set CONSUL_HTTP_ADDR to the agent itself, not to a proxy that answers for it"
+        return warning(f"a blocking query of {asked:g} s returned after {waited.seconds:.2f} s", remedy)
+    return ok("blocking queries work")
 
 
 def examine_blocking(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -159,7 +159,7 @@ def examine_blocking(examined: ExaminedHost) -> Iterator[Diagnosis]:
 def judge_expiry(whose: str, end: datetime, now: datetime) -> Diagnosis:
     left, day = end - now, f"{end:%Y-%m-%d %H:%M} UTC"
     if left <= timedelta():
-        return error(f"{whose} expired on {day}", "replace it; connections to Consul fail")
+        return error(f"{whose} expired on {day}: connections to Consul fail", "replace it")
     if left <= SOON:
         return warning(f"{whose} expires on {day}, in {counted(left.days, 'day')}", "replace it before that day")
     return ok(f"{whose} is valid until {day}")
@@ -183,7 +183,7 @@ def examine_certificates(examined: ExaminedHost) -> Iterator[Diagnosis]:
         with examined.consul_survey() as survey:
             shown = survey.certificate()
     except SvcagentError as found:
-        yield unknown(f"the agent's certificate cannot be looked at: {found}")
+        yield unknown(f"cannot read the agent's certificate: {found}")
         return
     if shown is not None:
         yield judge_expiry("the Consul agent's certificate", expiry(shown), now)

@@ -20,6 +20,13 @@ SUBJECTS = (
 """In the order of the report."""
 
 
+UNREACHABLE = {
+    "consul": "not checked, because Consul does not answer",
+    "docker": "not checked, because Docker does not answer",
+}
+"""What is said of a check that needs a server, by the subject that reports the server itself."""
+
+
 class Level(StrEnum):
     """The severity of a diagnosis.
 

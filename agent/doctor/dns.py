@@ -46,26 +46,25 @@ def judge_answer(service_id: str, asked: AskedServer, drain_max: float | None) -
     if missing:
         shown = ", ".join(f"{address}:{port}" for address, port in sorted(missing)[:3])
         yield error(
-            f"{asked.server} does not name {len(missing)} of {len(asked.served)} served instances: {shown}",
-            "compare the agent's answer with that of a server (dig SRV): clients of this one miss them",
+            f"{asked.server} does not return {len(missing)} of {len(asked.served)} served instances: {shown}",
+            "compare the answers of the agent and of a Consul server (dig SRV); clients of this one miss instances",
             service_id,
         )
     if drain_max is not None and ttl > drain_max:
         yield error(
-            f"{asked.server} lets clients remember answers for {ttl} s, longer than drain.max ({drain_max:g} s): "
-            "every reload is refused",
+            f"{asked.server} returns a TTL of {ttl} s, above drain.max ({drain_max:g} s): every reload is refused",
             f'raise "drain": {{"max": "{ttl}s"}} in the definition, or set dns_config.service_ttl to 0s in every agent',
             service_id,
         )
     elif ttl > 0:
         yield warning(
-            f"{asked.server} lets clients remember answers for {ttl} s, and every drain waits for that",
+            f"{asked.server} returns a TTL of {ttl} s: every drain waits for that time",
             'in the configuration of every Consul agent: "dns_config": {"service_ttl": {"*": "0s"}}',
             service_id,
         )
     elif not missing:
         count = f"every served instance ({len(asked.served)}), TTL 0" if asked.served else "no instance: none is served"
-        yield ok(f"{asked.server} names {count}", service_id)
+        yield ok(f"{asked.server} returns {count}", service_id)
 
 
 def servers_asked(settings: Settings, agent: AgentSelf) -> tuple[tuple[str, int], ...]:
@@ -82,8 +81,8 @@ def examine_answers(examined: ExaminedHost) -> Iterator[Diagnosis]:
         servers = servers_asked(examined.settings, agent)
         if not servers:
             yield error(
-                "the DNS of the local Consul agent is switched off, and no other server is set",
-                "switch it on (ports.dns), or set drain_dns in svcagent.toml to the server that clients ask",
+                "the DNS of the local Consul agent is disabled, and no other server is set",
+                "enable it (ports.dns), or set drain_dns in svcagent.toml to the server that clients use",
             )
         for service in examined.services:
             for server in servers:
@@ -91,7 +90,7 @@ def examine_answers(examined: ExaminedHost) -> Iterator[Diagnosis]:
                 try:
                     answer = ask_dns(server, service_dns_name(service.name, agent.datacenter, agent.domain))
                 except SvcagentError as failure:
-                    yield error(str(failure), "until then no drain can be verified", service.id)
+                    yield error(str(failure), "correct that: no drain can be verified until then", service.id)
                     continue
                 # An instance that changed meanwhile may or may not be in the answer.
                 served = before & _served(consul, service.name)
@@ -109,12 +108,12 @@ def judge_resolver(server: str, name: str, rcodes: Sequence[str], service_id: st
     """Judge a resolver's answers to a repeated query for a name that the agent answers."""
     failed = sum(one == "SERVFAIL" for one in rcodes)
     if failed == len(rcodes):
-        remedy = "see its forward zone for Consul's domain, and DNSSEC: svcagent doctor --only cname -v"
+        remedy = "check its forward zone for Consul's domain, and DNSSEC: svcagent doctor --only cname -v"
         return error(f"{server} answers SERVFAIL for {name}", remedy, service_id)
     if failed:
         return error(
             f"{server} answers SERVFAIL for {name} {failed} times of {len(rcodes)}",
-            "a BIND before 9.20.13 does so for records with TTL 0, which Consul's are: upgrade it, or set "
+            "BIND before 9.20.13 fails for records with TTL 0, Consul's default: upgrade it, or set "
             'dns_config.service_ttl to {"*": "1s"} in every Consul agent',
             service_id,
         )
@@ -125,12 +124,12 @@ def judge_bind(server: str, version: str) -> Diagnosis:
     """Judge a resolver by its version text; empty if it does not report one."""
     match = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
     if match is None:
-        return ok(f"{server} does not say that it is a BIND with a known fault")
+        return ok(f"{server} does not report a BIND version with a known fault")
     release = int(match[1]), int(match[2]), int(match[3])
     good = FIRST_GOOD_BIND.get(release[:2])
     if good is not None and release < good:
         return warning(
-            f"{server} is BIND {match[0]}, which may answer SERVFAIL for records with TTL 0, as Consul's are",
+            f"{server} is BIND {match[0]}, which may answer SERVFAIL for records with TTL 0, Consul's default",
             f"upgrade it to {'.'.join(map(str, good))} or later",
         )
     return ok(f"{server} is BIND {match[0]}")
@@ -139,7 +138,7 @@ def judge_bind(server: str, version: str) -> Diagnosis:
 def judge_size(server: str, service_id: str, count: int) -> Iterator[Diagnosis]:
     if count > MOST_RECORDS:
         yield warning(
-            f"{count} instances are more than the {MOST_RECORDS} records of one name that BIND ({server}) accepts",
+            f"{count} instances exceed the {MOST_RECORDS} records that BIND ({server}) accepts for one name",
             "in the options of its named.conf: max-records-per-type 0;",
             service_id,
         )
@@ -172,7 +171,7 @@ def examine_bind(examined: ExaminedHost) -> Iterator[Diagnosis]:
                 else:
                     yield judge_resolver(str(server), name, rcodes, service.id)
     if not resolvers:
-        yield ok("no resolver is set (drain_dns, dns.resolver): clients are taken to ask the local agent")
+        yield ok("no resolver is set (drain_dns, dns.resolver): svcagent assumes that clients query the local agent")
 
 
 def _version(server: "DnsServer") -> str:

@@ -24,7 +24,7 @@ def examine_engine(examined: ExaminedHost) -> Iterator[Diagnosis]:
         with examined.engine_survey() as engine:
             found = engine.facts()
     except SvcagentError as failure:
-        yield error(str(failure), "no container is reloaded until this is repaired")
+        yield error(str(failure), "correct this first: no container can be reloaded until then")
         return
     yield judge_engine(found)
 
@@ -32,8 +32,8 @@ def examine_engine(examined: ExaminedHost) -> Iterator[Diagnosis]:
 def judge_engine(found: EngineFacts) -> Diagnosis:
     if found.is_rootless:
         return note(
-            f"the Engine {found.version} is rootless: connections to published ports come from its own proxy",
-            'if clients are cut off during a drain, set "drain": {"connections": false, "min": …} in the definition',
+            f"Engine {found.version} is rootless: connections to published ports come from its own proxy",
+            'if a drain cuts off clients, set "drain": {"connections": false, "min": …} in the definition',
         )
     store = "containerd's" if found.has_containerd_store else "the classic"
     return ok(f"Engine {found.version}, API {found.least_api} to {found.api}, {store} image store")
@@ -45,11 +45,11 @@ def judge_sections(refused: Collection[RefusedSection]) -> Iterator[Diagnosis]:
         by_section.setdefault(one.section, []).append(one.purpose)
     for section, purposes in by_section.items():
         yield error(
-            f"the Docker socket refuses {section}, which svcagent needs to {', '.join(purposes)}",
+            f"the Docker socket refuses {section}, which svcagent requires to {', '.join(purposes)}",
             f"allow {section} in the socket proxy, or set DOCKER_HOST to the Engine's own socket",
         )
     if not refused:
-        yield ok("every section of the API that svcagent needs is allowed")
+        yield ok("the Docker socket allows all required sections of the API")
 
 
 def examine_sections(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -69,12 +69,12 @@ def _container(engine: Engine, one: ReloadedContainer) -> Diagnosis:
         engine.check_recreatable(name)
         stopped = find_stopped(name, engine.find(name))
     except (Conflict, NotFound) as found:
-        return error(str(found), "until then every reload of it is refused", service_id)
+        return error(str(found), "correct that: every reload is refused until then", service_id)
     except SvcagentError as found:
-        return unknown(f"container {name} cannot be judged: {found}", service=service_id)
+        return unknown(f"container {name} not checked: {found}", service=service_id)
     if stopped is not None:
         return warning(stopped.what, stopped.remedy, service_id)
-    return ok(f"nothing known against making container {name} again", service_id)
+    return ok(f"container {name} can be recreated", service_id)
 
 
 def judge_credentials(
@@ -85,8 +85,8 @@ def judge_credentials(
     used = {helpers.get(registry) or config.get("credsStore") or "" for registry in registries} - {""}
     for helper in sorted(used):
         if not has_program(f"{HELPER}{helper}"):
-            remedy = f"install {HELPER}{helper} where svcagent's PATH has it, or remove it from {file}"
-            yield error(f"{file} names the credential helper {helper}, and there is no {HELPER}{helper}", remedy)
+            remedy = f"install {HELPER}{helper} in svcagent's PATH, or remove the helper from {file}"
+            yield error(f"{file} names the credential helper {helper}, but {HELPER}{helper} is not installed", remedy)
     if not used:
         yield ok(f"{file} names no credential helper for the registries in use")
 
@@ -104,7 +104,9 @@ def examine_credentials(examined: ExaminedHost) -> Iterator[Diagnosis]:
         yield unknown(f"{file} cannot be read: {found.strerror}", "run as the user that svcagent runs as")
         return
     except (OSError, NotRegularFile, WrongShape, ValueError, RecursionError) as found:
-        yield error(f"{file} is ignored: {found}", "repair it: without it every registry is asked anonymously")
+        yield error(
+            f"{file} is ignored: {found}", "correct it: svcagent queries registries without credentials until then"
+        )
         return
     registries = {parse(one.strategy.image).registry for one in examined.containers}
     path = examined.environ.get("PATH")
@@ -120,6 +122,7 @@ def examine_registries(examined: ExaminedHost) -> Iterator[Diagnosis]:
             try:
                 digest = engine.registry_digest(one.strategy.image)
             except SvcagentError as found:
-                yield error(str(found), f"no reload takes a newer {one.strategy.image} until then", one.service.id)
+                remedy = f"correct that: no reload takes a newer {one.strategy.image} until then"
+                yield error(str(found), remedy, one.service.id)
             else:
                 yield ok(f"{one.strategy.image} is {digest}", one.service.id)

@@ -36,12 +36,12 @@ def _directory(what: str, directory: Path) -> Diagnosis:
     except Untrusted as found:
         return error(f"{what}: {found.path} is {found.problem}", found.remedy)
     except FileNotFoundError:
-        return error(f"{what} {directory} does not exist", "svcagent creates it, if it may write in the one above")
+        return error(f"{what} {directory} does not exist", "create it, or let svcagent write its parent directory")
     except OSError as found:
-        return unknown(f"{what} {directory} cannot be looked at: {found.strerror}", "run as root")
+        return unknown(f"cannot read {what} {directory}: {found.strerror}", "run as root")
     if not os.access(real, os.W_OK | os.X_OK):
-        return unknown(f"{what} {directory} may not be used by this user", "run as the user that svcagent runs as")
-    return ok(f"{what} {directory} is svcagent's alone")
+        return unknown(f"this user may not write {what} {directory}", "run as the user that svcagent runs as")
+    return ok(f"only svcagent can write {what} {directory}")
 
 
 def _secret(what: str, file: Path) -> Diagnosis:
@@ -50,13 +50,13 @@ def _secret(what: str, file: Path) -> Diagnosis:
     except Untrusted as untrusted:
         return error(f"{what}: {untrusted.path} is {untrusted.problem}", untrusted.remedy)
     except FileNotFoundError:
-        return error(f"{what} {file} does not exist", "put it there, or name another")
+        return error(f"{what} {file} does not exist", "create it, or change the setting")
     except (OSError, NotRegularFile) as unread:
         said = getattr(unread, "strerror", None) or str(unread)
         return unknown(f"{what} {file} cannot be read: {said}", "run as the user that svcagent runs as")
     if is_exposed(file, found):
-        return warning(f"every user of this host can read {what} {file}", shlex.join(["chmod", "o-rwx", str(file)]))
-    return ok(f"{what} {file} is readable by its owner and group alone")
+        return warning(f"{what} {file} is world-readable", shlex.join(["chmod", "o-rwx", str(file)]))
+    return ok(f"only owner and group can read {what} {file}")
 
 
 def judge_faults(faults: Collection[Fault], without: str) -> Iterator[Diagnosis]:
@@ -75,4 +75,4 @@ def find_faults(examined: ExaminedHost) -> Iterator[Diagnosis]:
 def find_unmet(examined: ExaminedHost) -> Iterator[Diagnosis]:
     with examined.consul() as consul:
         faults = unmet_requirements(examined.definitions, consul.agent_self())
-    yield from judge_faults(faults, "the local agent knows all that they ask for")
+    yield from judge_faults(faults, "the local agent has everything that the definitions require")

@@ -19,7 +19,7 @@ from agent.engine.host_clients import host_connections
 from agent.errors import ConnectionsUnknown
 from agent.files import NotRegularFile, read_regular
 
-MIB = 1 << 20
+MIB, GIB = 1 << 20, 1 << 30
 LEAST_STATE = 16 * MIB
 """Free bytes below which writing a journal may soon fail."""
 LEAST_IMAGES = 1024 * MIB
@@ -55,14 +55,18 @@ class Space:
 
 def judge_space(what: str, space: Space, least: int) -> Diagnosis:
     """Judge the free space of a directory. ``least`` is the number of bytes that should be free."""
-    mib = f"{space.free // MIB} MiB"
+    free = _size(space.free)
     if space.free < least // 8:
-        return error(f"{what} has {mib} left", "free some: nothing can be written soon")
+        return error(f"{what} has {free} free: writes will fail soon", f"free at least {_size(least)}")
     if space.free < least:
-        return warning(f"{what} has {mib} left", f"free some: {least // MIB} MiB or more should be left")
+        return warning(f"{what} has {free} free", f"free at least {_size(least)}")
     if space.free_inodes < LEAST_SHARE:
-        return warning(f"{what} has {space.free_inodes:.1%} of its inodes left", "remove files: df -i shows the count")
-    return ok(f"{what} has {mib} left")
+        return warning(f"{what} has {space.free_inodes:.1%} of its inodes free", "remove files; to count them: df -i")
+    return ok(f"{what} has {free} free")
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count // MIB} MiB"
 
 
 def examine_space(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -77,12 +81,12 @@ def _space(what: str, directory: Path, least: int) -> Iterator[Diagnosis]:
     try:
         yield judge_space(f"{what} {directory}", Space.of(directory), least)
     except OSError as found:
-        yield unknown(f"{what} {directory} cannot be looked at: {found.strerror}")
+        yield unknown(f"cannot read {what} {directory}: {found.strerror}")
 
 
 def judge_watchers(used: int, most: int) -> Diagnosis:
     if most - used < SPARE_WATCHERS:
-        remedy = "sysctl fs.inotify.max_user_instances=1024, and write it to /etc/sysctl.d/"
+        remedy = "run: sysctl fs.inotify.max_user_instances=1024, and add the setting to /etc/sysctl.d/"
         return warning(f"{used} of {most} inotify instances are in use: the daemon may not see changed files", remedy)
     return ok(f"{used} of {most} inotify instances are in use")
 
@@ -114,9 +118,9 @@ def examine_connections(examined: ExaminedHost) -> Iterator[Diagnosis]:
         try:
             count = host_connections(service.port, service.address)
         except ConnectionsUnknown as found:
-            yield error(str(found), "without it every drain fails", service.id)
+            yield error(str(found), "correct that: every drain fails until then", service.id)
         except ValueError:  # the address is a host name
-            yield ok("connections are counted inside its container", service.id)
+            yield ok("connections are counted inside the container", service.id)
         else:
             yield ok(f"connections can be counted ({count} now)", service.id)
 
@@ -126,25 +130,25 @@ def judge_runner(daemon: str, timers: Collection[str]) -> Diagnosis:
     if daemon:
         return ok(daemon)
     if timers:
-        return ok(f"no daemon runs; svcagent is started by {', '.join(sorted(timers))}")
+        return ok(f"no daemon runs; {', '.join(sorted(timers))} runs svcagent")
     return error(
         "nothing runs svcagent here: no daemon, no crontab, no timer",
-        "systemctl enable --now svcagent, or install packaging/cron.d/svcagent: without it nothing is registered after "
-        "a reboot, reloaded, or recovered",
+        "run: systemctl enable --now svcagent, or install packaging/cron.d/svcagent. Without one, nothing is "
+        "registered after a reboot, reloaded or recovered",
     )
 
 
 def judge_daemon(found: Mapping[str, Any]) -> Iterator[Diagnosis]:
     if found.get("trouble"):
-        yield error(f"the daemon cannot register: {found['trouble']}", "see: svcagent status, and the daemon's log")
+        yield error(f"the daemon cannot register: {found['trouble']}", "run: svcagent status; see the daemon's log")
     for service, why in sorted(dict(found.get("unrecovered") or {}).items()):
-        yield error(f"a crashed reload is not recovered: {why}", "the daemon retries; see: svcagent why", service)
+        yield error(f"a crashed reload is not recovered: {why}", "the daemon retries; run: svcagent why", service)
     for service, why in sorted(dict(found.get("failed") or {}).items()):
-        yield error(f"the daemon could not register it: {why}", "see: svcagent plan", service)
+        yield error(f"the daemon could not register it: {why}", "run: svcagent plan", service)
     if found.get("needs_consent"):
         yield error(
             f"changes wait for consent: {found['needs_consent']}",
-            "see: svcagent plan; if it is meant: svcagent register --allow-removals",
+            "run: svcagent plan. To apply the changes: svcagent register --allow-removals",
         )
 
 
@@ -154,18 +158,18 @@ def examine_runner(examined: ExaminedHost) -> Iterator[Diagnosis]:
     if daemon.document is not None:
         status = daemon.document
         if daemon.problem:
-            yield error(f"the daemon {daemon.problem}", "systemctl restart svcagent; its log says what it was doing")
+            yield error(f"the daemon {daemon.problem}", "run: systemctl restart svcagent; see the daemon's log")
         yield judge_runner(f"the daemon runs (pid {status.get('pid')}): {status.get('status')}", timers)
         yield from judge_daemon(status)
     elif daemon.is_elsewhere:
         yield warning(
             f"the daemon {daemon.problem}",
-            "give both the same settings: two state directories do not exclude each other's reloads",
+            "use the same directories for both: reloads with different state directories do not exclude each other",
         )
     elif daemon.is_unknown:
         yield unknown(f"the daemon's status is {daemon.problem}")
     elif unread and not timers:
-        yield unknown(f"no daemon runs, and {', '.join(unread)} cannot be read", "run as root to look for a crontab")
+        yield unknown(f"no daemon runs, and {', '.join(unread)} cannot be read", "run as root to find crontabs")
     else:
         yield judge_runner("", timers)
 
@@ -195,9 +199,9 @@ def judge_clock(whose: str, theirs: datetime, ours: datetime) -> Diagnosis:
     """Judge the difference between two clocks that were read at the same moment."""
     ahead = (ours - theirs).total_seconds()
     if abs(ahead) <= TOLERATED_SECONDS:
-        return ok(f"agrees with {whose}")
+        return ok(f"this host's clock agrees with {whose}")
     direction = "ahead of" if ahead > 0 else "behind"
-    remedy = "synchronise the clocks of both machines (chrony, systemd-timesyncd); see: timedatectl"
+    remedy = "synchronise the clocks of both machines (chrony, systemd-timesyncd); to check: timedatectl"
     return warning(f"this host's clock is {abs(ahead):.0f} s {direction} {whose}", remedy)
 
 
@@ -209,7 +213,7 @@ def examine_server_clocks(examined: ExaminedHost) -> Iterator[Diagnosis]:
         if theirs is not None:
             yield judge_clock(f"the Consul server {server}", theirs, ours)
     if not any(theirs for _server, theirs, _ours in found):
-        yield ok("not compared: no Consul server's own HTTP API can be reached from here")
+        yield ok("not compared: this host cannot reach the HTTP API of any Consul server")
 
 
 def examine_engine_clock(examined: ExaminedHost) -> Iterator[Diagnosis]:

@@ -35,7 +35,7 @@ def running_reloads(examined: ExaminedHost) -> frozenset[str]:
     except OSError:
         raise Denied(f"the state directory {state} cannot be read; {RUN_AS}") from None
     if not os.access(state, os.R_OK | os.W_OK | os.X_OK):
-        raise Denied(f"this user may not see the locks in {state}; {RUN_AS}")
+        raise Denied(f"this user may not read the locks in {state}; {RUN_AS}")
     ids = {service.id for service in examined.services} | journalled(state)
     return frozenset(one for one in ids if HostLock(state, one, clock, 0.0).holder() is not None)
 
@@ -43,7 +43,7 @@ def running_reloads(examined: ExaminedHost) -> frozenset[str]:
 def judge_journals(journals: Collection[str], running: Collection[str]) -> Iterator[Diagnosis]:
     crashed = sorted(set(journals) - set(running))
     for service in crashed:
-        yield error("a reload of it crashed and is not recovered", _recover(service), service)
+        yield error("a reload crashed and is not recovered", _recover(service), service)
     if not crashed:
         yield ok("no crashed reload")
 
@@ -71,12 +71,12 @@ def judge_containers(
                 continue
             found = True
             if service:
-                yield error(f"container {name} is left of an interrupted replacement", _recover(service), service)
+                yield error(f"an interrupted replacement left container {name}", _recover(service), service)
             else:
-                what = f"container {name} is left of a replacement of {owner}, which no definition names"
-                yield warning(what, f"look at both (docker ps -a), and remove it: docker rm {name}")
+                what = f"a replacement of {owner}, which no definition names, left container {name}"
+                yield warning(what, f"compare both (docker ps -a), then remove it: docker rm {name}")
     if not found:
-        yield ok("no container of an interrupted replacement")
+        yield ok("no container left by an interrupted replacement")
 
 
 def examine_containers(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -102,17 +102,19 @@ def judge_maintenance(
         held = service.maintenance
         if held is not None and service.id not in running and is_of_reload(parse(held.notes), node):
             found = True
-            what = f"an ended reload left it in maintenance {parse(held.notes).describe(iso)}"
+            what = f"a crashed reload left it in maintenance, enabled {parse(held.notes).describe(iso)}"
             yield error(what, _recover(service.id), service.id)
     for ended in find_expired(services, checks, node, now):
         found = True
         whose = ended.target.service_id or f"node {node}"
         why = "" if ended.may_be_disabled else f"; its checks do not pass: {', '.join(one.id for one in ended.failing)}"
-        remedy = "run: svcagent maint expire" if ended.may_be_disabled else "repair the service; svcagent then ends it"
-        what = f"the maintenance of {whose} {ended.maintenance.describe(iso)} has expired{why}"
+        remedy = (
+            "run: svcagent maint expire" if ended.may_be_disabled else "repair the service; svcagent disables it then"
+        )
+        what = f"maintenance of {whose}, enabled {ended.maintenance.describe(iso)}, has expired{why}"
         yield warning(what, remedy, ended.target.service_id)
     if not found:
-        yield ok("no maintenance that should be over")
+        yield ok("no expired maintenance")
 
 
 def examine_maintenance(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -131,7 +133,9 @@ def judge_sessions(names: Collection[str], running: Collection[str], known: Coll
         match = _RELOAD_SESSION.match(name)
         if match is not None and match[1] in known and match[1] not in running:
             found = True
-            remedy = "Consul ends it within half a minute and then keeps the lock closed for 15 s; look again"
+            remedy = (
+                "wait 45 s and run the doctor again: Consul ends the session within 30 s and frees the lock 15 s later"
+            )
             yield warning(f"a session of an ended reload may hold its lock: {clean(name)}", remedy)
     if not found:
         yield ok("no session of an ended reload")

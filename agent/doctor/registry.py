@@ -10,7 +10,7 @@ from dataclasses import field, replace
 from agent.clock import Deadline
 from agent.data import dataclass
 from agent.doctor import cname, consul, dns, docker, files, host, leftovers, upgrade
-from agent.doctor.diagnosis import Diagnosis, Level, error, unknown
+from agent.doctor.diagnosis import UNREACHABLE, Diagnosis, Level, error, unknown
 from agent.doctor.examined import ExaminedHost
 from agent.errors import ConsulUnreachable, DockerUnreachable, SvcagentError
 from agent.logs import log_bug
@@ -79,14 +79,14 @@ class _Run:
             for one in self.check.examine(examined):
                 self.found.append(one)  # keep what was found before an error or the timeout
         except ConsulUnreachable as failure:
-            self.found.append(unknown("cannot be judged: Consul does not answer", str(failure)))
+            self.found.append(unknown(UNREACHABLE["consul"], str(failure)))
         except DockerUnreachable as failure:
-            self.found.append(unknown("cannot be judged: Docker does not answer", str(failure)))
+            self.found.append(unknown(UNREACHABLE["docker"], str(failure)))
         except (SvcagentError, OSError) as failure:
-            self.found.append(unknown(f"cannot be judged: {failure}"))
+            self.found.append(unknown(f"not checked: {failure}"))
         except Exception as failure:  # noqa: BLE001 - a bug in one check must not hide what the others find
             log_bug(f"the check {self.check.name} of {self.check.subject} ended unexpectedly", failure)
-            what = f"cannot be judged: unexpected {type(failure).__name__}: {failure}"
+            what = f"not checked: unexpected {type(failure).__name__}: {failure}"
             self.found.append(unknown(what, "this is a bug in svcagent; please report it"))
 
 
@@ -110,7 +110,7 @@ def examine(
 
 
 def _result(run: _Run, is_late: bool) -> Iterable[Diagnosis]:
-    late = run.check.late(f"no answer within {LONGEST_SECONDS:g} s", "look whether the server that it asks hangs")
+    late = run.check.late(f"no answer within {LONGEST_SECONDS:g} s", "check whether the server that it queries hangs")
     for one in [*run.found, *([late] if is_late else [])]:
         yield replace(one, subject=run.check.subject, check=run.check.name)
 

@@ -28,15 +28,15 @@ def judge_container(name: str, service_id: str, found: Inspect, major: int) -> I
         judge = note if major < LINKS_OFF else warning
         remedy = "use a user-defined network, where containers find each other by name"
         yield judge(
-            f"container {name} uses --link: its environment variables are off in Engine {LINKS_OFF} and gone in "
-            f"{LINKS_GONE}",
+            f"container {name} uses --link: Engine {LINKS_OFF} disables its environment variables by default, Engine "
+            f"{LINKS_GONE} removes them",
             remedy,
             service_id,
         )
     if found["Config"].get("MacAddress"):
-        remedy = "create it again with the address on its network: --network name=NETWORK,mac-address=ADDRESS"
+        remedy = "recreate it with the address on its network: --network name=NETWORK,mac-address=ADDRESS"
         yield note(
-            f"container {name} has a MAC address of the whole container, which API 1.52 (Engine 29) drops",
+            f"container {name} has a container-wide MAC address, which API 1.52 (Engine 29) drops",
             remedy,
             service_id,
         )
@@ -49,24 +49,24 @@ def examine_containers(examined: ExaminedHost) -> Iterator[Diagnosis]:
             found = engine.container(one.strategy.container)
             if found is not None:
                 yield from judge_container(one.strategy.container, one.service.id, found, major)
-    yield ok("all containers were looked at")
+    yield ok("all containers were checked")
 
 
 def judge_upgrade(found: EngineFacts) -> Iterator[Diagnosis]:
     if not found.has_containerd_store:
         yield note(
-            f"Engine {found.version} has the classic image store; a fresh installation of Engine {STORE_CHANGED} or "
-            "later has containerd's, which starts without images",
-            "an upgrade in place keeps the store; after a fresh installation start each container once by hand",
+            f"Engine {found.version} uses the classic image store; a fresh installation of Engine {STORE_CHANGED} or "
+            "later uses containerd's, which starts without images",
+            "upgrade in place to keep the store; after a fresh installation, start each container once by hand",
         )
     if _api(found.least_api) > LAST_API:
         yield error(
-            f"Engine {found.version} speaks API {found.least_api} or later, svcagent at most "
+            f"Engine {found.version} supports API {found.least_api} or later, svcagent at most "
             f"{'.'.join(map(str, LAST_API))}",
             "upgrade svcagent, or set min-api-version in the Engine's daemon.json",
         )
     else:
-        yield ok(f"svcagent speaks an API of Engine {found.version}")
+        yield ok(f"svcagent supports an API version of Engine {found.version}")
 
 
 def examine_engine(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -80,8 +80,8 @@ def judge_keys(service_id: str, keys: Collection[str]) -> Iterator[Diagnosis]:
     if unportable:
         yield note(
             f"keys with characters that Consul 1.21.5 refuses: {len(unportable)}, for example {unportable[0]!a}",
-            "keys of older releases of svcagent are replaced as they are written; give a lock a name of letters, "
-            "digits, dashes, underscores, dots and slashes",
+            "svcagent replaces keys of older releases when it writes them; name a lock with letters, digits, dashes, "
+            "underscores, dots and slashes only",
             service_id,
         )
 
@@ -97,7 +97,7 @@ def examine_keys(examined: ExaminedHost) -> Iterator[Diagnosis]:
             except SvcagentError:  # a missing right
                 keys = ()
             yield from judge_keys(service.id, {*keys, f"{lock}/.lock"})
-    yield ok("all keys were looked at")
+    yield ok("all keys were checked")
 
 
 def _major(found: EngineFacts) -> int:
