@@ -62,11 +62,13 @@ def test_a_container_that_cannot_even_start_is_quarantined(fleet: Fleet) -> None
     _code, listed, _none = fleet.run(1, "--json", "quarantine", "list", NAME)
 
     assert code == 1
-    running = json.loads(output)["running"]
-    assert errors.splitlines()[-1] == f"svcagent: {NAME}: rolled back; {running} runs again on host1, in service"
+    result = json.loads(output)
+    *_cause, rolled_back, quarantined = errors.splitlines()
+    assert rolled_back == f"svcagent: {NAME}: rolled back; {result['running']} runs again on host1, in service"
+    assert quarantined.startswith(f"svcagent: {NAME}: {result['quarantined']} is quarantined")
     assert fleet.lab.versions() == before
-    assert "the index is damaged" in json.loads(output)["log_tail"]
-    assert len(json.loads(listed)) == 1
+    assert "the index is damaged" in result["log_tail"]
+    assert [one["digest"] for one in json.loads(listed)] == [result["quarantined"]]
     assert fleet.run(0, "quarantine", "clear", NAME, "--all")[0] == 0
 
 
