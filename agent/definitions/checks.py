@@ -88,7 +88,7 @@ _RESERVED_IDS = ("_service_maintenance", "_node_maintenance", "serfHealth")
 
 # Consul would treat the status of a check with one of its maintenance IDs as maintenance.
 _check_id = rule(
-    lambda value: not value.startswith(_RESERVED_IDS), "is a CheckID that Consul uses itself", "choose another ID"
+    lambda value: not value.startswith(_RESERVED_IDS), "is a CheckID that Consul reserves", "choose another ID"
 )
 _method = rule(lambda value: re.fullmatch(r"[A-Z]+", value), "is not an HTTP method", 'write it like "GET" or "HEAD"')
 
@@ -106,12 +106,14 @@ def _header(value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
             raise InvalidValue(f"{shown(name)} is not the name of an HTTP header", 'write it like "Authorization"')
         if any(not line.isprintable() for line in lines):
-            raise InvalidValue(f"the header {shown(name)} holds a control character", "remove it")
+            raise InvalidValue(f"the header {shown(name)} contains a control character", "remove it")
     return value
 
 
 class Check(StrictModel):
     """One health check of a service."""
+
+    example = '{"http": "http://127.0.0.1:8080/", "interval": "10s"}'
 
     spellings: ClassVar[Mapping[str, str]] = {"checkid": "id", "scriptargs": "args"}
     refused: ClassVar[Mapping[str, Refusal]] = {
@@ -120,9 +122,9 @@ class Check(StrictModel):
             f'write {{"args": ["systemctl", "is-active", "--quiet", {shown(given["osservice"])}], "interval": "10s"}}',
         ),
         "script": lambda given: InvalidValue(
-            "Consul has no script checks any more", f"write {_replacement_of(given)} instead"
+            "Consul no longer supports script checks", f"write {_replacement_of(given)} instead"
         ),
-        "serviceid": always("a check belongs to the service that contains it", "remove it"),
+        "serviceid": always("a check always belongs to the service that contains it", "remove it"),
         "token": TOKEN_REFUSAL,
     }
 
@@ -131,28 +133,28 @@ class Check(StrictModel):
         "The CheckID, unique on the host; made from the service's ID and the check's kind if left out.",
         "",
     )
-    name: str = optional(TEXT, "What people see; Consul's own default if left out.", "")
-    http: str | None = optional(HTTP_URL, "A URL; passing while it answers 2xx, warning at 429.")
+    name: str = optional(TEXT, "The check's display name; Consul's default if left out.", "")
+    http: str | None = optional(HTTP_URL, "A URL; passing for status 2xx, warning for 429, else critical.")
     method: str | None = optional(TEXT.also(_method), "The HTTP method; GET if left out.")
     header: dict[str, tuple[str, ...]] = optional(
         MapOf(ListOf(TEXT), _header), "HTTP request headers, a list of values each.", {}
     )
     body: str | None = optional(TEXT, "The HTTP request's body.")
-    disable_redirects: bool = optional(BOOLEAN, "Take a redirect for the answer. Consul 1.12 and later.", False)
+    disable_redirects: bool = optional(BOOLEAN, "Do not follow redirects. Consul 1.12 and later.", False)
     tls_skip_verify: bool = optional(BOOLEAN, "Accept any certificate of the service.", False)
-    tls_server_name: str | None = optional(NON_EMPTY, "The name to ask TLS for. Consul 1.9 and later.")
+    tls_server_name: str | None = optional(NON_EMPTY, "The server name for TLS (SNI). Consul 1.9 and later.")
     tcp: str | None = optional(HOST_PORT, "host:port; passing while it accepts connections.")
     tcp_use_tls: bool = optional(
-        BOOLEAN, "Do the TLS handshake, too. Consul 1.14.10, 1.15.6, 1.16.2 and later releases of each.", False
+        BOOLEAN, "Also complete a TLS handshake. Consul 1.14.10, 1.15.6, 1.16.2 and later releases of each.", False
     )
     udp: str | None = optional(HOST_PORT, "host:port; passing unless it is refused. Consul 1.13 and later.")
     grpc: str | None = optional(
-        TEXT.also(_grpc), "host:port, or host:port/service; asked by gRPC's health checking protocol."
+        TEXT.also(_grpc), "host:port, or host:port/service; checked with gRPC's health checking protocol."
     )
-    grpc_use_tls: bool = optional(BOOLEAN, "Speak TLS to the gRPC server.", False)
+    grpc_use_tls: bool = optional(BOOLEAN, "Use TLS for the gRPC check.", False)
     h2ping: str | None = optional(HOST_PORT, "host:port; an HTTP/2 ping. Consul 1.10 and later.")
-    h2ping_use_tls: bool | None = optional(BOOLEAN, "Ping over TLS, as Consul does if left out. Consul 1.11 and later.")
-    ttl: str | None = optional(DURATION_TEXT, "The service reports itself at least this often.")
+    h2ping_use_tls: bool | None = optional(BOOLEAN, "Ping over TLS; true if left out. Consul 1.11 and later.")
+    ttl: str | None = optional(DURATION_TEXT, "The service must report its status at least this often.")
     args: tuple[str, ...] | None = optional(
         COMMAND, "A command; exit code 0 is passing, 1 warning, anything else critical."
     )
@@ -165,8 +167,8 @@ class Check(StrictModel):
         "Consul 1.8's agent crashes when the catalog does not know the node.",
     )
     interval: str | None = optional(DURATION_TEXT.also(at_least("1s")), "The time between two runs; 1s or more.")
-    timeout: str | None = optional(DURATION_TEXT, "The time a run may take.")
-    notes: str | None = optional(TEXT, "A remark for people.")
+    timeout: str | None = optional(DURATION_TEXT, "The time limit of a run.")
+    notes: str | None = optional(TEXT, "A note for operators.")
     status: str | None = optional(
         choice("passing", "warning", "critical"), "The status until the first run; critical if left out."
     )
@@ -218,10 +220,11 @@ class Check(StrictModel):
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
         if not given.keys().isdisjoint(("script", "osservice")):
-            return
+            return  # they have their own faults
         makers = [field for field in KIND_OF if field in given]
         if not makers:
-            yield Finding("", "the check says nothing to check", f"add {listed(KIND_OF)}")
+            if given.keys() <= cls.keys.keys():  # an unknown key, which has its own fault, may be meant as the type
+                yield Finding("", "the check has no type", f"add {listed(KIND_OF)}")
             return
         if len(makers) > 1 and set(makers) not in ALLOWED_TOGETHER:
             yield Finding("", f"{' and '.join(map(shown, makers))} are in one check", "make them separate checks")
@@ -259,12 +262,12 @@ API_NAMES: Mapping[str, str] = {
 def _unused(kind: Kind, given: Mapping[str, object]) -> Iterator[Finding]:
     for field, kinds in USED_BY.items():
         if field in given and kind not in kinds:
-            yield Finding(field, f"a check of kind {shown(kind)} has no use for it", "remove it")
+            yield Finding(field, f"a check of type {shown(kind)} does not use it", "remove it")
     if kind == "tcp" and given.get("tcp_use_tls") is not True:
         for field in ("tls_server_name", "tls_skip_verify"):
             if field in given:
                 remedy = 'add "tcp_use_tls": true, or remove it'
-                yield Finding(field, 'a check of kind "tcp" without TLS has no use for it', remedy)
+                yield Finding(field, 'a check of type "tcp" without TLS does not use it', remedy)
 
 
 def _plain(value: object) -> object:

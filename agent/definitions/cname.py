@@ -42,10 +42,10 @@ def _owner(value: str) -> str:
         _domain(rest)
     first = value.partition(".")[0]
     if first.lower() == WILDCARD or MARKERS in value.lower().split("."):
-        raise InvalidValue(f"{shown(value)} is where svcagent keeps its markers", "choose another name")
+        raise InvalidValue(f"{shown(value)} is reserved for svcagent's marker records", "choose another name")
     if len(first) > LONGEST_FIRST_LABEL:
         raise InvalidValue(
-            f"the first label of {shown(value)} leaves no room for the name of its marker",
+            f"the first label of {shown(value)} is too long for the name of its marker record",
             f"write at most {LONGEST_FIRST_LABEL} characters before the first dot",
         )
     return value
@@ -62,33 +62,37 @@ def complete(name: str, zone: str | None = None) -> str:
 def zone_finding(name: str, zone: str) -> Finding | None:
     """Return the fault of a complete name in a complete zone, both in lower case."""
     if name == zone:
-        problem = f"{shown(name)} is the top of its zone, where no CNAME can coexist with SOA and NS"
+        problem = f"{shown(name)} is the apex of its zone, where a CNAME cannot coexist with SOA and NS"
         return Finding("name", problem, "choose a name inside the zone")
     if not name.endswith(f".{zone}"):
         problem = f"{shown(name)} is not in the zone {shown(zone)}"
-        return Finding("name", problem, "correct the one or the other; a name that ends in a dot is complete")
+        return Finding(
+            "name", problem, "correct the name or the zone; a name that ends in a dot is not relative to the zone"
+        )
     return None
 
 
 class Cname(StrictModel):
     """One CNAME record."""
 
+    example = '{"name": "www.example.com."}'
+
     name: str = required(
         TEXT.also(_owner),
-        "The record's name, complete when it ends in a dot, else inside the zone; * may be its first label.",
+        "The record's name: complete if it ends in a dot, else relative to the zone; the first label may be *.",
     )
-    tag: str | None = optional(LABEL, "Point at the instances with this tag only.")
+    tag: str | None = optional(LABEL, "Point only at instances with this tag.")
     zone: str | None = optional(
-        TEXT.also(_domain), "The zone that holds the record; asked of the DNS server if left out."
+        TEXT.also(_domain), "The zone that holds the record; looked up on the DNS server if left out."
     )
-    ttl: int = optional(whole(minimum=0, maximum=2**31 - 1), "The record's time to live, seconds.", 60)
+    ttl: int = optional(whole(minimum=0, maximum=2**31 - 1), "The record's time to live, in seconds.", 60)
     target: str | None = optional(
-        TEXT.also(_domain), "Where the record points; <tag>.<service>.service.<dc>.<domain>. if left out."
+        TEXT.also(_domain), "The record's target; <tag>.<service>.service.<dc>.<domain>. if left out."
     )
-    provider: str | None = optional(NON_EMPTY, "The DNS provider that keeps the zone.")
+    provider: str | None = optional(NON_EMPTY, "The DNS provider that manages the zone.")
     gen: int = optional(
         whole(minimum=0, exclusiveMaximum=10**18),
-        "The generation of this definition: of hosts that disagree, the highest wins.",
+        "The generation of this definition: if hosts disagree, the highest wins.",
         0,
     )
 
@@ -98,18 +102,18 @@ class Cname(StrictModel):
         if not _is_good(name, _owner) or not (zone is None or _is_good(zone, _domain)):
             return
         if zone is None and not name.endswith("."):
-            problem = f"{shown(name)} is incomplete, and no zone says where it belongs"
-            yield Finding("name", problem, "end it with a dot if it is complete, or add the zone")
+            problem = f"the zone of {shown(name)} is unknown"
+            yield Finding("name", problem, 'end it with a dot if it is complete, or add "zone"')
             return
         full = complete(name, zone)
         if len(full) > LONGEST_NAME:
-            problem = f"{shown(full)} is too long for its marker to have a name"
-            yield Finding("name", problem, f"write at most {LONGEST_NAME} characters in all")
+            problem = f"{shown(full)} is too long for the name of its marker record"
+            yield Finding("name", problem, f"write at most {LONGEST_NAME} characters in total")
         found = zone_finding(full, complete(zone)) if zone else None
         if found:
             yield found
         if _is_good(target, _domain) and _points_at_itself(full, complete(target)):
-            yield Finding("target", f"{shown(name)} would point at itself", "write where its clients should go")
+            yield Finding("target", f"{shown(name)} points at itself", "write another target")
 
 
 def record_name(name: str, zone: str | None = None) -> str:
@@ -118,6 +122,10 @@ def record_name(name: str, zone: str | None = None) -> str:
     :raises InvalidValue: it is not a valid name.
     """
     _owner(name)
+    if zone is None and not name.endswith("."):
+        raise InvalidValue(
+            f"the zone of {shown(name)} is unknown", "end the name with a dot if it is complete, or use --zone"
+        )
     given = {"name": name} | ({"zone": _domain(zone)} if zone else {})
     for finding in Cname.across(given):
         raise InvalidValue(finding.problem, finding.remedy)

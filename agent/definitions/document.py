@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 from agent.data import dataclass
 from agent.definitions.checks import KIND_OF
@@ -65,20 +65,18 @@ class DefinitionFile(StrictModel):
         if "service" in given and "services" in given:
             yield Finding("services", '"service" and "services" are both in this file', "keep one of them")
         elif "service" not in given and "services" not in given:
-            yield Finding("service", "missing", "add the service that this file defines")
+            yield Finding("service", "missing", 'add "service", or "services" for several')
         if isinstance(given.get("services"), tuple) and not given["services"]:
             yield Finding("services", "the list is empty", "add a service, or remove the file")
         if "reload" not in given:
             return
         if "services" in given:
-            yield Finding(
-                "reload", "it is not clear which of several services is meant", 'use "service", one to a file'
-            )
+            yield Finding("reload", 'a file with "services" cannot have "reload"', 'use "service", one per file')
         service = given.get("service")
-        if isinstance(service, dict) and not any(map(_may_be_probed, _checks(service))):
+        if _has_checks_array(service) and not any(map(_may_be_probed, _checks(service))):
             yield Finding(
                 "service.checks",
-                "reload needs an http or tcp check: svcagent runs it itself before clients return",
+                "reload needs an http or tcp check, which svcagent runs before the service returns to clients",
                 'add one, like {"http": "http://127.0.0.1:8080/", "interval": "10s"}',
             )
         if isinstance(service, dict) and "ports" in service:
@@ -103,6 +101,11 @@ def _checks(service: dict[str, Any]) -> tuple[object, ...]:
     checks = service.get("checks", ())
     single = (service["check"],) if "check" in service else ()
     return (*single, *checks) if isinstance(checks, tuple) else single
+
+
+def _has_checks_array(service: object) -> TypeGuard[dict[str, Any]]:
+    """False if the service or its checks are of another type, which has its own fault."""
+    return isinstance(service, dict) and isinstance(service.get("checks", ()), tuple)
 
 
 def _may_be_probed(check: object) -> bool:

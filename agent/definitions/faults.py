@@ -31,11 +31,12 @@ class InvalidValue(ValueError):
 
 @dataclass(frozen=True)
 class Finding:
-    """A fault without its file."""
+    """A fault without its file. ``meant``: the path of the known key that an unknown one probably means."""
 
     path: str
     problem: str
     remedy: str = ""
+    meant: str = ""
 
     def at(self, file: Path) -> Fault:
         return Fault(str(file), self.path, self.problem, self.remedy)
@@ -81,13 +82,13 @@ def kind_of(value: object) -> str:
     """Return JSON's name for the type of the value."""
     match value:
         case bool():
-            return "true or false"
+            return "a boolean"
         case int() | float():
             return "a number"
         case str():
-            return "text"
+            return "a string"
         case list() | tuple():
-            return "a list"
+            return "an array"
         case dict():
             return "an object"
         case None:

@@ -19,7 +19,7 @@ EXAMPLE_ADDRESS = "192.0.2.1"
 """The value of ``${ADDRESS}`` if no agent is asked: an address for documentation, which no host has (RFC 5737)."""
 
 _REFERENCE = re.compile(r"\$(?P<escaped>\$\{)|\$\{(?P<name>[^}]*)(?P<end>\}?)")
-_ESCAPE = "for the characters themselves write $${"
+_ESCAPE = "for a literal ${ write $${"
 
 
 def reference_values(environ: Mapping[str, str], hostname: str, address: str = EXAMPLE_ADDRESS) -> dict[str, str]:
@@ -57,7 +57,7 @@ class _Substitution:
                 return "${"
             name = match["name"]
             if not match["end"]:
-                self._report(path, f"{_shown_reference(path, match[0])} has no end", f"close it with }}; {_ESCAPE}")
+                self._report(path, f"{_shown_reference(path, match[0])} is not closed", f"close it with }}; {_ESCAPE}")
             elif name.startswith(ENVIRONMENT) and self._is_secret(name):
                 variable = shown(name.removeprefix(ENVIRONMENT))
                 problem = f"the environment variable {variable} contains a credential, and Consul would publish it"
@@ -67,11 +67,11 @@ class _Substitution:
                 return self._values[name]
             elif name.startswith(ENVIRONMENT) and name != ENVIRONMENT:
                 variable = name.removeprefix(ENVIRONMENT)
-                remedy = f"set it where svcagent is started, also for cron and systemd; {_ESCAPE}"
+                remedy = f"set it in svcagent's environment, also for cron and systemd; {_ESCAPE}"
                 self._report(path, f"the environment variable {shown(variable)} is not set", remedy)
             else:
                 remedy = f"write ${{{HOSTNAME}}}, ${{{ADDRESS}}} or ${{{ENVIRONMENT}NAME}}; {_ESCAPE}"
-                self._report(path, f"{_shown_reference(path, match[0])} is not a known variable", remedy)
+                self._report(path, f"{_shown_reference(path, match[0])} is an unknown variable", remedy)
             return match[0]
 
         return _REFERENCE.sub(replaced, text)

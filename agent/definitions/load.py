@@ -103,13 +103,13 @@ def definition_files(directory: Path) -> list[Path]:
         # The real path, so that no user can replace the directory after the check.
         names = os.listdir(check_directory(directory))  # noqa: PTH208  # names are filtered before they are joined
     except FileNotFoundError:
-        problem, remedy = "no such directory", "create it or give --services-dir"
+        problem, remedy = "no such directory", "create it, or name another with --services-dir"
     except NotADirectoryError:
-        problem, remedy = "not a directory", "give --services-dir the directory that holds the definitions"
+        problem, remedy = "not a directory", "name a directory with --services-dir"
     except Untrusted as error:
         raise BadDefinition([untrusted(str(directory), error)]) from error
     except OSError as error:
-        problem, remedy = f"the directory cannot be read: {error.strerror}", "let svcagent read it"
+        problem, remedy = f"the directory cannot be read: {error.strerror}", "allow svcagent to read it"
     else:
         return [directory / name for name in sorted(names) if name.endswith(".json") and not name.startswith(".")]
     raise BadDefinition([Fault(str(directory), "", problem, remedy)])

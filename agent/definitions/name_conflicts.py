@@ -66,22 +66,36 @@ def _check_name_uses(file: Path, path: str, service: dict[str, Any], model: Serv
 
 
 def find_name_conflicts(claimed: Iterable[NameUse]) -> Iterator[Fault]:
-    """Yield a fault for every use of a name but the first. Services may share a name if they spell it the same way."""
+    """Yield a fault of every file that uses the name of another; within one file, of every use but the first.
+
+    Services may share a name if they spell it the same way.
+    """
     first: dict[tuple[str, str], NameUse] = {}
     reported: set[tuple[Path, str]] = set()
+
+    def report(use: NameUse, other: NameUse) -> Iterator[Fault]:
+        if (use.file, use.path) not in reported:
+            reported.add((use.file, use.path))
+            yield _conflict(use, other)
+
     for use in claimed:
         earlier = first.setdefault(use.key, use)
         is_shared = use.what == SERVICE_NAME and use.name == earlier.name
-        if earlier is use or is_shared or (use.file, use.path) in reported:
+        if earlier is use or is_shared:
             continue
-        reported.add((use.file, use.path))
-        place = earlier.path if earlier.file == use.file else f"{earlier.file} ({earlier.path})"
-        if use.name == earlier.name:
-            problem, remedy = f"the {use.what} {shown(use.name)} is also used by {place}", "give each its own"
-        else:
-            problem = (
-                f"the {use.what} {shown(use.name)} differs only by case from {shown(earlier.name)} in {place}, and "
-                "Consul takes both for the same"
-            )
-            remedy = "spell it the same way" if use.what == SERVICE_NAME else "give each its own"
-        yield Fault(str(use.file), use.path, problem, remedy)
+        yield from report(use, earlier)
+        if use.file != earlier.file:
+            yield from report(earlier, use)
+
+
+def _conflict(use: NameUse, other: NameUse) -> Fault:
+    place = other.path if other.file == use.file else f"{other.file} ({other.path})"
+    if use.name == other.name:
+        problem, remedy = f"the {use.what} {shown(use.name)} is also used by {place}", "give each a different one"
+    else:
+        problem = (
+            f"the {use.what} {shown(use.name)} differs only by case from {shown(other.name)} in {place}, and "
+            "Consul treats both as the same"
+        )
+        remedy = "spell it the same way" if use.what == SERVICE_NAME else "give each a different one"
+    return Fault(str(use.file), use.path, problem, remedy)

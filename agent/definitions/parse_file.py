@@ -55,8 +55,8 @@ def parse_file(file: Path, content: bytes, values: Mapping[str, str]) -> ParsedF
         found = [unusable.finding]
     except Exception as error:  # noqa: BLE001  # a bug that one file triggers must not disable the other files
         log_bug(f"{file} cannot be examined", error)
-        problem = f"cannot be examined ({type(error).__name__}), which is a bug of svcagent"
-        found = [Finding("", problem, "please report it with the trace in the log")]
+        problem = f"internal error ({type(error).__name__}); this is a bug in svcagent"
+        found = [Finding("", problem, "report it with the trace in the log")]
     faults = tuple(finding.at(file) for finding in found)
     return ParsedFile(file, content, None if faults else definition, faults, names)
 
@@ -85,7 +85,7 @@ class _Unusable(Exception):
 
 def _text(raw: bytes) -> str:
     if len(raw) > SIZE_LIMIT:
-        raise _Unusable(f"larger than {SIZE_LIMIT // 1024} KiB", "a definition is much smaller: is this one?")
+        raise _Unusable(f"larger than {SIZE_LIMIT // 1024} KiB", "move it elsewhere if it is not a definition")
     if raw.startswith(b"\xef\xbb\xbf"):
         raise _Unusable("begins with a byte order mark", "save it as UTF-8 without one")
     try:
@@ -109,9 +109,9 @@ def _bytes(file: Path) -> bytes:
         raise _Unusable(fault.problem, fault.remedy) from error
     except OSError as error:
         if isinstance(error, FileNotFoundError) and file.is_symlink():
-            problem = f"the link leads to {shown(os.readlink(file))}, which is not there"  # noqa: PTH115  # text
+            problem = f"the symbolic link points to {shown(os.readlink(file))}, which does not exist"  # noqa: PTH115  # text
             raise _Unusable(problem, "repair it or remove it") from error
-        raise _Unusable(f"the file cannot be read: {error.strerror}", "let svcagent read it") from error
+        raise _Unusable(f"the file cannot be read: {error.strerror}", "allow svcagent to read it") from error
 
 
 def _parsed(text: str) -> object:
@@ -126,21 +126,21 @@ def _parsed(text: str) -> object:
     except json.JSONDecodeError as error:
         message = error.msg.removesuffix(" at")
         problem = f"not JSON: {message[:1].lower()}{message[1:]}"
-        remedy = "JSON has no comments, double quotes only, and no comma after the last item"
+        remedy = "JSON allows no comments, only double quotes, and no comma after the last item"
         raise _Unusable(problem, remedy, f"line {error.lineno} column {error.colno}") from error
     except ValueError as error:
-        raise _Unusable("holds a number of thousands of digits", "write it shorter") from error
+        raise _Unusable("contains a number with thousands of digits", "shorten it") from error
     except RecursionError as error:
         raise _too_deep() from error
     if not isinstance(tree, dict):
-        raise _Unusable("the file does not hold an object", 'write {"service": {…}}')
+        raise _Unusable("the file does not contain a JSON object", 'write {"service": {…}}')
     if is_deeper_than(DEEPEST, tree):
         raise _too_deep()
     return tree
 
 
 def _too_deep() -> _Unusable:
-    return _Unusable("nested too deeply", "write it flat")
+    return _Unusable("nested too deeply", f"use at most {DEEPEST} levels")
 
 
 def _place(text: str, position: int) -> str:

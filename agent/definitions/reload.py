@@ -38,29 +38,39 @@ PULL_SECONDS = 60.0
 
 def _image(value: str) -> str:
     if "@" in value:
-        raise InvalidValue(
-            f"{shown(value)} names one digest for ever", "write the tag that is to be followed, like web:latest"
-        )
+        raise InvalidValue(f"{shown(value)} is pinned to a digest", "write the tag to follow, like web:latest")
     if value.startswith("sha256:") or re.fullmatch(r"[0-9a-f]{64}", value):
         raise InvalidValue(
-            f"{shown(value)} is an image's ID, which no registry knows", "write the image's name and tag"
+            f"{shown(value)} is an image ID, which registries do not know", "write the image's name and tag"
         )
     try:
         _, tag = repository_and_tag(value)
     except ValueError:
         raise InvalidValue(
-            f"{shown(value)} is not the name of an image", 'write it like "registry.example.com/web:latest"'
+            f"{shown(value)} is not an image name", 'write it like "registry.example.com/web:latest"'
         ) from None
     return value if tag else f"{value}:latest"
 
 
 def _schedule(value: str) -> str:
-    problem, remedy = f"{shown(value)} is not a cron schedule", 'write five fields, like "*/10 * * * *"'
-    if len(value.split()) != 5:
-        raise InvalidValue(problem, remedy)
-    if not _cron_fires(value):
-        raise InvalidValue(problem, f"{remedy}, each within its range and together on a day that exists")
-    return value
+    given = value.split()
+    if len(given) != len(_CRON_FIELDS):
+        raise InvalidValue(f"{shown(value)} is not a cron schedule", 'write five fields, like "*/10 * * * *"')
+    if _cron_fires(value):
+        return value
+    for place, (name, least, most) in enumerate(_CRON_FIELDS):
+        alone = ["*"] * len(given)
+        alone[place] = given[place]
+        if not _cron_fires(" ".join(alone)):
+            numbers = [int(number) for number in re.findall(r"[0-9]{1,9}", given[place])]
+            wrong = next((number for number in numbers if not least <= number <= most), None)
+            problem = f"{shown(given[place])} is not valid" if wrong is None else f"{wrong} is out of range"
+            raise InvalidValue(f"{name} {problem} ({least}-{most})", 'write five fields, like "*/10 * * * *"')
+    raise InvalidValue(f"{shown(value)} never occurs", "write a day of the month that exists in the month")
+
+
+_CRON_FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day of month", 1, 31), ("month", 1, 12), ("day of week", 0, 7))
+"""The fields of a cron schedule, each with its range."""
 
 
 @cache
@@ -94,20 +104,20 @@ def _lock(value: str) -> str:
     if not _KEY.fullmatch(value) or ".." in value or not {"", ".", ".lock"}.isdisjoint(parts):
         raise InvalidValue(
             f"{shown(value)} is not a lock prefix",
-            "write a key of Consul KV without slashes around it, of letters, digits and , . _ - / ? & = only (Consul "
-            '1.21.5 refuses others), like "web_reload", and the same for every consul lock on it',
+            "write a Consul KV key of letters, digits and , . _ - / ? & = (Consul 1.21.5 refuses others), without a "
+            'slash at either end, like "web_reload"; use the same prefix for every consul lock',
         )
     if parts[0] == OWN_PREFIX and not (len(parts) == 2 or (len(parts) == 3 and parts[2] == LOCK_FOLDER)):
         raise InvalidValue(
-            f"{shown(value)} is where svcagent keeps its own documents",
-            f'write "{OWN_PREFIX}/<service>/{LOCK_FOLDER}" or leave it out',
+            f"{shown(value)} is reserved for svcagent's documents",
+            f'write "{OWN_PREFIX}/<service>/{LOCK_FOLDER}" or leave the key out',
         )
     return value
 
 
 def _windows(value: tuple[Window, ...]) -> tuple[Window, ...]:
     if not value:
-        raise InvalidValue("the list is empty", "add a window, or leave it out: then a reload may begin at any time")
+        raise InvalidValue("the list is empty", "add a window, or leave the key out to allow reloads at any time")
     return value
 
 
@@ -133,12 +143,12 @@ class MinHealthy:
 
 
 def _min_healthy(value: object) -> MinHealthy:
-    remedy = 'write a number of other instances, like 1, or a share of them, like "50%"'
+    remedy = 'write a number of other instances, like 1, or a percentage of them, like "50%"'
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return MinHealthy(value=value)
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}%", value, re.ASCII) and int(value[:-1]) <= 100:
         return MinHealthy(value=int(value[:-1]), is_percent=True)
-    raise InvalidValue(f"{shown(value)} is neither a number of instances nor a share", remedy)
+    raise InvalidValue(f"{shown(value)} is neither a number of instances nor a percentage", remedy)
 
 
 _MIN_HEALTHY = ValueType(
@@ -149,11 +159,15 @@ _MIN_HEALTHY = ValueType(
 
 
 class Drain(StrictModel):
-    """How clients are given time to leave, in seconds."""
+    """How clients are drained, in seconds."""
 
-    min: float = optional(SECONDS, "Wait at least this long after the service is out of DNS and health answers.", 0.0)
-    max: float = optional(SECONDS, "Cut what is still connected after this long.", 30.0)
-    connections: bool = optional(BOOLEAN, "Wait until no client is connected any more.", True)
+    example = '{"max": "30s"}'
+
+    min: float = optional(
+        SECONDS, "Wait at least this long after DNS and health answers no longer contain the service.", 0.0
+    )
+    max: float = optional(SECONDS, "Stop waiting after this long; the restart then cuts open connections.", 30.0)
+    connections: bool = optional(BOOLEAN, "Wait until all client connections are closed.", True)
 
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
@@ -177,15 +191,19 @@ def _known_seconds(value: object) -> float | None:
 class Ready(StrictModel):
     """When the new instance counts as ready, times in seconds."""
 
+    example = '{"timeout": "120s"}'
+
     timeout: float = optional(POSITIVE_SECONDS, "Roll back when it is not ready after this long.", 120.0)
     successes: int = optional(POSITIVE, "Rounds in a row in which every check must succeed.", 3)
     interval: float = optional(POSITIVE_SECONDS, "The time between two rounds.", 0.05)
-    warmup: tuple[str, ...] = optional(ListOf(HTTP_URL), "URLs to be asked once before clients come back.", ())
-    warmup_timeout: float = optional(POSITIVE_SECONDS, "How long each of these may take to answer.", 60.0)
+    warmup: tuple[str, ...] = optional(ListOf(HTTP_URL), "URLs to request once before clients return.", ())
+    warmup_timeout: float = optional(POSITIVE_SECONDS, "The time limit of each of these requests.", 60.0)
 
 
 class Settle(StrictModel):
     """How long a returned instance must stay healthy under traffic, in seconds."""
+
+    example = '{"canary": "10s", "each": "1s"}'
 
     canary: float = optional(
         SECONDS, "On the first host of a version; that one also waits until Consul has run each check once.", 10.0
@@ -194,24 +212,24 @@ class Settle(StrictModel):
 
 
 class Hooks(StrictModel):
-    """Commands of the operator's own around a reload, without a shell."""
+    """The operator's commands around a reload, run without a shell."""
 
-    before_drain: tuple[str, ...] | None = optional(
-        COMMAND, "Run before clients are sent away; if it fails, nothing is changed."
-    )
+    example = '{"after_restart": ["/usr/local/bin/warm-up"]}'
+
+    before_drain: tuple[str, ...] | None = optional(COMMAND, "Run before the drain; if it fails, nothing is changed.")
     after_drain: tuple[str, ...] | None = optional(
-        COMMAND, "Run when no client is left; if it fails, the service returns unchanged."
+        COMMAND, "Run after the drain; if it fails, the service returns to clients unchanged."
     )
     after_restart: tuple[str, ...] | None = optional(
-        COMMAND, "Run when the new instance has been started; if it fails, the reload is rolled back."
+        COMMAND, "Run after the new instance has started; if it fails, the reload is rolled back."
     )
     after_return: tuple[str, ...] | None = optional(
-        COMMAND, "Run when clients are back on the new instance; if it fails, that is a warning."
+        COMMAND, "Run after the new instance has returned to clients; a failure is only a warning."
     )
     on_failure: tuple[str, ...] | None = optional(
-        COMMAND, "Run when the reload has failed; if it fails too, that is a warning."
+        COMMAND, "Run after the reload has failed; a failure is only a warning."
     )
-    timeout: float = optional(POSITIVE_SECONDS, "How long each may take.", 60.0)
+    timeout: float = optional(POSITIVE_SECONDS, "The time limit of each command.", 60.0)
 
 
 @dataclass(frozen=True)
@@ -247,7 +265,9 @@ Strategy: TypeAlias = ContainerRestart | CommandRestart
 
 
 class ReloadSection(StrictModel):
-    """What to follow, what to restart, and how gently."""
+    """Which image to follow, what to restart, and how."""
+
+    example = '{"image": "registry.example.com/web:latest", "container": "web"}'
 
     extra_schema: ClassVar[Schema] = {
         "oneOf": [
@@ -257,11 +277,11 @@ class ReloadSection(StrictModel):
     }
 
     image: str = optional(TEXT.also(_image), "The image to follow, by name and tag; the tag is latest if left out.", "")
-    container: str = optional(CONTAINER_NAME, "The container to recreate from the image.", "")
+    container: str = optional(CONTAINER_NAME, "The container to recreate with that image.", "")
     restart: tuple[str, ...] | None = optional(
         COMMAND, "A command that restarts a service without an image; it runs at every reload, without a shell."
     )
-    restart_timeout: float = optional(POSITIVE_SECONDS, "How long that command may take.", 120.0)
+    restart_timeout: float = optional(POSITIVE_SECONDS, "The time limit of that command.", 120.0)
     schedule: str | None = optional(
         TEXT.also(_schedule), "When to look for a new image: five cron fields, with cron's own weekday numbers."
     )
@@ -269,7 +289,9 @@ class ReloadSection(StrictModel):
         TEXT.also(_timezone), "The time zone of schedule and windows; the host's own if left out."
     )
     jitter: float = optional(
-        SECONDS, "Look up to this much later, so that hosts do not ask at one moment; always the same on one host.", 0.0
+        SECONDS,
+        "Delay each run by up to this long, so that hosts do not query the registry together; constant per host.",
+        0.0,
     )
     windows: tuple[Window, ...] = optional(
         ListOf(WINDOW, _windows),
@@ -284,11 +306,12 @@ class ReloadSection(StrictModel):
     max_parallel: int = optional(POSITIVE, "How many hosts may reload concurrently.", 1)
     min_healthy: MinHealthy = optional(
         _MIN_HEALTHY,
-        "How many of the other instances must be passing: a number, or a percentage of those known within "
-        "the last day, in the catalog or not. A percentage above 0 needs at least one.",
+        "How many other instances must be passing before this one is drained: a number, or a percentage of all "
+        "instances seen in the last 24 hours, even if no longer in the catalog. A percentage above 0 requires at "
+        "least one. Set 0 for a service on one host.",
         MinHealthy(value=1),
     )
-    drain: Drain = optional(ObjectOf(Drain), "How clients are given time to leave.", Drain())
+    drain: Drain = optional(ObjectOf(Drain), "How clients are drained.", Drain())
     ready: Ready = optional(ObjectOf(Ready), "When the new instance counts as ready.", Ready())
     settle: Settle = optional(
         ObjectOf(Settle),
@@ -296,7 +319,7 @@ class ReloadSection(StrictModel):
         "next host may begin.",
         Settle(),
     )
-    hooks: Hooks = optional(ObjectOf(Hooks), "Commands of your own to run on the way.", Hooks())
+    hooks: Hooks = optional(ObjectOf(Hooks), "The operator's commands to run during a reload.", Hooks())
     pull_timeout: float = optional(
         POSITIVE_SECONDS,
         "Abort a download of the image that makes no progress for this long; unpacking may take ten times as long.",
@@ -305,10 +328,10 @@ class ReloadSection(StrictModel):
     stop_timeout: float | None = optional(
         SECONDS, "How long the container may take to stop; its own setting, at most 10m, if left out."
     )
-    rollback: bool = optional(BOOLEAN, "Put the old container back when the new one does not become ready.", True)
+    rollback: bool = optional(BOOLEAN, "Restore the old container if the new one does not become ready.", True)
     keep_images: int = optional(POSITIVE, "How many images of this name to keep.", 2)
-    tag_file: Path | None = optional(ABSOLUTE_PATH, "A file that gets the tag deployed.")
-    min_age: float = optional(SECONDS, "Leave an image that was built less than this ago for later.", 0.0)
+    tag_file: Path | None = optional(ABSOLUTE_PATH, "A file to which the deployed tag is written.")
+    min_age: float = optional(SECONDS, "Defer an image that was built less than this long ago.", 0.0)
 
     @property
     def strategy(self) -> Strategy:
@@ -330,23 +353,25 @@ class ReloadSection(StrictModel):
             for key in CONTAINER_KEYS:
                 if key in given:
                     yield Finding(
-                        key, 'belongs to a container, and a service with "restart" has none', 'remove it or "restart"'
+                        key, 'applies to a container, and a service with "restart" has none', 'remove it or "restart"'
                     )
             return
         if "restart_timeout" in given:
-            yield Finding("restart_timeout", 'there is no "restart" that it could limit', "remove it")
+            yield Finding("restart_timeout", 'requires "restart"', 'add "restart", or remove it')
         if "restart" in given:
             return  # null, which has its own fault
         if "image" not in given and "container" not in given:
+            if not given.keys() <= cls.keys.keys():
+                return  # an unknown key, which has its own fault, may be meant
             yield Finding(
                 "",
-                "says neither what image to follow nor how to restart",
+                'neither "image" nor "restart" is given',
                 'add "image" and "container", or "restart" for a service without a container',
             )
             return
         for key, what in (
             ("image", "the image to follow"),
-            ("container", "the container to recreate from the image"),
+            ("container", "the container to recreate"),
         ):
             if key not in given:
                 yield Finding(key, "missing", f'add "{key}": {what}')

@@ -40,36 +40,41 @@ _UNSUPPORTED = always("svcagent does not register proxies, mesh services or name
 
 
 # By this name, Consul finds its servers.
-_not_consul = rule(lambda value: value.lower() != "consul", "is Consul's own service", "choose another name")
+_not_consul = rule(lambda value: value.lower() != "consul", "is reserved for Consul's servers", "choose another name")
 
 
 def _meta(value: dict[str, str]) -> dict[str, str]:
     if len(value) > META_PAIRS - 1:
         raise InvalidValue(
-            f"{len(value)} pairs are too many", f"Consul keeps {META_PAIRS}, and svcagent marks its services with one"
+            f"{len(value)} pairs are too many",
+            f"write at most {META_PAIRS - 1}: Consul stores {META_PAIRS}, and svcagent uses one",
         )
     for key, item in value.items():
         if not re.fullmatch(r"[A-Za-z0-9_-]+", key) or len(key) > META_KEY_LENGTH:
             raise InvalidValue(
-                f"the key {shown(key)} is refused by Consul",
+                f"Consul refuses the key {shown(key)}",
                 f"write at most {META_KEY_LENGTH} letters, digits, dashes and underscores",
             )
         if key.lower().startswith(("consul-", OWN_MARK)):
-            raise InvalidValue(f"the key {shown(key)} is reserved", "choose another beginning")
+            raise InvalidValue(f"the key {shown(key)} is reserved", "choose another prefix")
         size = len(item.encode(errors="surrogatepass"))
         if size > META_VALUE_LENGTH:
-            raise InvalidValue(f"the value of {shown(key)} is {size} bytes long", f"Consul keeps {META_VALUE_LENGTH}")
+            raise InvalidValue(
+                f"the value of {shown(key)} is {size} bytes long", f"write at most {META_VALUE_LENGTH} bytes"
+            )
     return value
 
 
-_tag = rule(lambda value: value and value.isprintable(), "cannot be a tag", "write at least one printable character")
+_tag = rule(lambda value: value and value.isprintable(), "is not a valid tag", "write at least one printable character")
 
 
 class TaggedAddress(StrictModel):
-    """Where the service is reached from one sort of network."""
+    """The service's address in one network."""
+
+    example = '{"address": "10.0.0.7"}'
 
     address: str = required(HOST, "An IP address or host name.")
-    port: int | None = optional(PORT, "The port there.")
+    port: int | None = optional(PORT, "The service's port in that network.")
 
     def fields(self) -> dict[str, Any]:
         return {"Address": self.address} | ({} if self.port is None else {"Port": self.port})
@@ -78,9 +83,11 @@ class TaggedAddress(StrictModel):
 class NamedPort(StrictModel):
     """One of several ports of a service."""
 
+    example = '{"name": "http", "port": 8080, "default": true}'
+
     name: str = required(LABEL, "The name of the port, which Consul DNS looks up.")
     port: int = required(PORT, "The port that clients connect to.")
-    default: bool = optional(BOOLEAN, "Give this port to clients that name none.", False)
+    default: bool = optional(BOOLEAN, "Use this port for clients that name none.", False)
 
     def fields(self) -> dict[str, Any]:
         return {"Name": self.name, "Port": self.port, "Default": self.default}
@@ -91,7 +98,7 @@ def _ports(value: tuple[NamedPort, ...]) -> tuple[NamedPort, ...]:
         if times > 1:
             raise InvalidValue(f"{shown(name)} is the name of {times} ports", "give each port a different name")
     if sum(one.default for one in value) != 1:
-        raise InvalidValue("not exactly one of the ports is the default", 'write "default": true in one of them')
+        raise InvalidValue("exactly one port must be the default", 'write "default": true in one of them')
     return value
 
 
@@ -103,7 +110,9 @@ def _networks(value: dict[str, TaggedAddress]) -> dict[str, TaggedAddress]:
 
 
 class Weights(StrictModel):
-    """The service's share of the answers to SRV lookups."""
+    """The instance's weights in SRV answers."""
+
+    example = '{"passing": 10, "warning": 1}'
 
     passing: int = optional(whole(minimum=1, maximum=65535), "While it is passing.", 1)
     warning: int = optional(whole(minimum=0, maximum=65535), "While it is warning.", 1)
@@ -112,25 +121,25 @@ class Weights(StrictModel):
 class Service(StrictModel):
     """One service instance on this host, and its checks."""
 
+    example = '{"name": "web", "port": 8080}'
+
     refused: ClassVar[Mapping[str, Refusal]] = {"token": TOKEN_REFUSAL} | dict.fromkeys(UNSUPPORTED_KEYS, _UNSUPPORTED)
 
     name: str = required(LABEL.also(_not_consul), "The name that clients look up.")
     id: str = optional(IDENTIFIER.also(_not_consul), "The instance's ID, unique on the host; the name if left out.", "")
-    tags: tuple[str, ...] = optional(ListOf(TEXT.also(_tag)), "Labels that clients may ask for.", ())
+    tags: tuple[str, ...] = optional(ListOf(TEXT.also(_tag)), "Labels that clients can filter by.", ())
     port: int | None = optional(PORT, "The port that clients connect to.")
     ports: tuple[NamedPort, ...] | None = optional(
-        ListOf(ObjectOf(NamedPort), _ports), "Several ports in place of one. Consul 1.22 and later."
+        ListOf(ObjectOf(NamedPort), _ports), "Several ports instead of one. Consul 1.22 and later."
     )
     address: str | None = optional(HOST, "The address for clients; the node's own if left out.")
-    meta: dict[str, str] = optional(MapOf(TEXT, _meta), "Pairs of text for clients.", {})
+    meta: dict[str, str] = optional(MapOf(TEXT, _meta), "Key-value pairs for clients.", {})
     tagged_addresses: dict[str, TaggedAddress] = optional(
         MapOf(ObjectOf(TaggedAddress), _networks), "Addresses for other networks: lan, wan, …", {}
     )
-    weights: Weights = optional(
-        ObjectOf(Weights), "How much of the SRV lookups' traffic this instance gets.", Weights()
-    )
+    weights: Weights = optional(ObjectOf(Weights), "The instance's weights in SRV answers.", Weights())
     enable_tag_override: bool = optional(BOOLEAN, "Let others change the tags in the catalog.", False)
-    check: Check | None = optional(ObjectOf(Check), "Consul's old form of a single check; joins the checks.")
+    check: Check | None = optional(ObjectOf(Check), "Consul's old form for a single check; it is added to the checks.")
     checks: tuple[Check, ...] = optional(ListOf(ObjectOf(Check)), "The health checks; all must pass.", ())
 
     @classmethod
@@ -141,7 +150,7 @@ class Service(StrictModel):
         checks = given.get("checks", ())
         count = len(checks) + ("check" in given) if isinstance(checks, tuple) else 0
         if count > MOST_CHECKS:
-            remedy = f"write {MOST_CHECKS} at most, or let one ask for several things"
+            remedy = f"write at most {MOST_CHECKS}, or combine several in one check"
             yield Finding("checks", f"{count} checks are too many", remedy)
 
     @classmethod

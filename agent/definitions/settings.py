@@ -111,11 +111,11 @@ def _unusable(chosen: Mapping[str, SettingValue]) -> Iterator[Fault]:
         shown_path, what = shown(str(path)), "file" if name in _FILES else "directory"
         try:
             if not (path.is_file() if name in _FILES else path.is_dir()):
-                yield chosen[name].fault(f"there is no {what} {shown_path}", "put it there, or name another")
+                yield chosen[name].fault(f"the {what} {shown_path} does not exist", "create it or correct the path")
                 continue
         except OSError as error:
             problem = f"{shown_path} cannot be read: {error.strerror}"
-            yield chosen[name].fault(problem, "let svcagent read it, or name another")
+            yield chosen[name].fault(problem, "allow svcagent to read it")
             continue
         if name in _FILES:
             try:
@@ -127,4 +127,4 @@ def _unusable(chosen: Mapping[str, SettingValue]) -> Iterator[Fault]:
     for name, other in _PAIRS:
         if name in chosen and other not in chosen:
             key = other.partition(".")[2]
-            yield chosen[name].fault(f"of no use without {key}", f"give {key} as well")
+            yield chosen[name].fault(f"requires {key}", f"add {key}")

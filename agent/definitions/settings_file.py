@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from agent.definitions.faults import InvalidValue, shown
 from agent.definitions.strict_model import BOOLEAN, TEXT, ListOf, ObjectOf, StrictModel, choice, optional
@@ -31,7 +32,7 @@ def _address(value: str) -> str:
     if not separator:
         scheme, rest = "http", value
     if "@" in rest:
-        raise InvalidValue("Consul's address holds a user name", "leave out the part before the @")
+        raise InvalidValue("Consul's address contains a user name", "remove the part before the @")
     if scheme == "unix":
         if not re.fullmatch(r"/\S+", rest):
             raise InvalidValue(problem, remedy)
@@ -51,11 +52,17 @@ def _docker_host(value: str) -> str:
     scheme = value.partition("://")[0]
     # The address is in every message about the Engine. ssh has a user name, and Docker refuses a password there.
     if at and scheme != "unix" and (scheme != "ssh" or ":" in user.removeprefix("ssh://")):
-        raise InvalidValue("Docker's address holds a user name or password", "leave out the part before the @")
+        raise InvalidValue("Docker's address contains a user name or password", "remove the part before the @")
     if not re.fullmatch(r"unix:///\S+|(tcp|http|https|ssh)://[^\s/]\S*", value):
         raise InvalidValue(
             f"{shown(value)} is not a Docker host", 'write it like "unix:///run/docker.sock" or "tcp://10.0.0.7:2376"'
         )
+    try:
+        has_port = scheme == "unix" or urlsplit(value).port != 0
+    except ValueError:
+        has_port = False
+    if not has_port:
+        raise InvalidValue(f"the port of {shown(value)} is not valid", "write a port from 1 to 65535")
     return value
 
 
@@ -70,7 +77,7 @@ class ConsulTable(StrictModel):
 
     address: str = optional(TEXT.also(_address), "The agent's HTTP address.", DEFAULT_ADDRESS)
     token: Secret | None = optional(SECRET, "The ACL token.")
-    token_file: Path | None = optional(FILE_PATH, "A file that holds the ACL token; wins over a token.")
+    token_file: Path | None = optional(FILE_PATH, "A file that contains the ACL token; takes precedence over token.")
     ca_file: Path | None = optional(FILE_PATH, "The certificate authority's certificate.")
     ca_path: Path | None = optional(FILE_PATH, "A directory of certificate authorities' certificates.")
     client_cert: Path | None = optional(FILE_PATH, "svcagent's own certificate.")
@@ -88,20 +95,20 @@ class DockerTable(StrictModel):
 class DnsTable(StrictModel):
     """``[dns]``: how to keep CNAMEs."""
 
-    provider: str = optional(NON_EMPTY, "The provider of records that name none.", "rfc2136")
-    server: str | None = optional(TEXT.also(_dns_server), "The zones' primary server, which takes their updates.")
-    key_file: Path | None = optional(FILE_PATH, "The key of updates, as tsig-keygen writes it.")
+    provider: str = optional(NON_EMPTY, "The default provider of records.", "rfc2136")
+    server: str | None = optional(TEXT.also(_dns_server), "The zones' primary server, which accepts their updates.")
+    key_file: Path | None = optional(FILE_PATH, "The key for updates, in tsig-keygen's format.")
     key_name: str | None = optional(NON_EMPTY, "The key's name, if it is not in a file.")
     key_algorithm: str = optional(NON_EMPTY, "The key's algorithm, if it is not in a file.", "hmac-sha256")
     key_secret: Secret | None = optional(SECRET, "The key's secret in base64, if it is not in a file.")
     allow_weak_keys: bool = optional(BOOLEAN, "Accept a key of hmac-md5 or hmac-sha1, with a warning.", False)
     sign_queries: bool = optional(
-        BOOLEAN, "Sign questions to the primary server too: a view, or allow-query, asks for the key.", False
+        BOOLEAN, "Also sign queries to the primary server, if a view or allow-query requires the key.", False
     )
     resolver: str | None = optional(
-        TEXT.also(_dns_server), "The server that clients ask; the host's own resolver if left out."
+        TEXT.also(_dns_server), "The resolver that clients use; the host's own if left out."
     )
-    timeout: float = optional(POSITIVE_SECONDS, "How long one answer of a DNS server may take.", 5.0)
+    timeout: float = optional(POSITIVE_SECONDS, "The time limit of a DNS query.", 5.0)
 
 
 def _listen_address(value: str) -> str:
@@ -113,7 +120,7 @@ class DaemonTable(StrictModel):
     """``[daemon]``: ``svcagent run``."""
 
     status_file: Path = optional(
-        FILE_PATH, "The file in which it says what it does, for svcagent status.", Path("/run/svcagent/status.json")
+        FILE_PATH, "The daemon's status file, which svcagent status reads.", Path("/run/svcagent/status.json")
     )
     listen: str | None = optional(
         TEXT.also(_listen_address), "The address and port of /metrics; a port alone listens on 127.0.0.1."
@@ -131,7 +138,7 @@ class MetricsTable(StrictModel):
 def _notifier(value: str) -> str:
     """Require a scheme, but not a known one: only Apprise knows them, and it is slow to import."""
     if not re.match(r"[A-Za-z0-9]+://", value):
-        raise InvalidValue("this is no URL", 'write it as Apprise does, like "mailto://user:password@example.com"')
+        raise InvalidValue("not a URL", 'write it as Apprise does, like "mailto://user:password@example.com"')
     return value
 
 
@@ -139,16 +146,18 @@ class NotifyTable(StrictModel):
     """``[notify]``: notifications of rollouts."""
 
     urls: tuple[Secret, ...] = optional(
-        ListOf(TEXT.also(_notifier, Secret)), "Where to, as Apprise writes it; they may hold secrets.", ()
+        ListOf(TEXT.also(_notifier, Secret)), "Notification URLs in Apprise's format; they may contain secrets.", ()
     )
-    stuck_after: float = optional(POSITIVE_SECONDS, "Without progress for so long, a rollout is stuck.", 1800.0)
+    stuck_after: float = optional(
+        POSITIVE_SECONDS, "Report a rollout as stuck after this long without progress.", 1800.0
+    )
 
 
 class FleetTable(StrictModel):
     trust_pins: bool = optional(
         BOOLEAN,
-        "Take any digest that is pinned in Consul KV. Only where ACLs restrict who can write there: that "
-        "right is the right to deploy then.",
+        "Accept any digest that is pinned in Consul KV. Use this only if ACLs restrict writes there: "
+        "with it, write access is the right to deploy.",
         False,
     )
 
@@ -156,7 +165,7 @@ class FleetTable(StrictModel):
 class LogTable(StrictModel):
     format: str = optional(
         choice("auto", "text", "json", "journal"),
-        "text is key=value; auto is journal where systemd gives it, else text.",
+        "text is key=value; auto is journal under systemd, else text.",
         "auto",
     )
     share_tails: bool = optional(
@@ -168,16 +177,18 @@ class LogTable(StrictModel):
 
 
 class SettingsFile(StrictModel):
-    services_dir: Path = optional(FILE_PATH, "Where the definitions are.", Path("/etc/svcagent/services.d"))
-    state_dir: Path = optional(FILE_PATH, "Where svcagent keeps its journals.", Path("/var/lib/svcagent"))
+    services_dir: Path = optional(FILE_PATH, "The directory of service definitions.", Path("/etc/svcagent/services.d"))
+    state_dir: Path = optional(FILE_PATH, "The directory of svcagent's journals.", Path("/var/lib/svcagent"))
     consul: ConsulTable = optional(ObjectOf(ConsulTable), "How to reach the local Consul agent.", ConsulTable())
     docker: DockerTable = optional(ObjectOf(DockerTable), "How to reach the Docker Engine.", DockerTable())
-    dns: DnsTable = optional(ObjectOf(DnsTable), "How to keep CNAMEs.", DnsTable())
+    dns: DnsTable = optional(ObjectOf(DnsTable), "How to manage CNAMEs.", DnsTable())
     daemon: DaemonTable = optional(ObjectOf(DaemonTable), "svcagent run.", DaemonTable())
     metrics: MetricsTable = optional(ObjectOf(MetricsTable), "Metrics without the daemon.", MetricsTable())
     notify: NotifyTable = optional(ObjectOf(NotifyTable), "Where to send notifications of rollouts.", NotifyTable())
     fleet: FleetTable = optional(ObjectOf(FleetTable), "Rollouts.", FleetTable())
     log: LogTable = optional(ObjectOf(LogTable), "Logs.", LogTable())
     drain_dns: tuple[str, ...] = optional(
-        ListOf(HOST_PORT), "DNS servers that must not name a draining service any more; the local agent's if empty.", ()
+        ListOf(HOST_PORT),
+        "DNS servers whose answers must no longer contain a draining service; the local agent if empty.",
+        (),
     )

@@ -90,12 +90,13 @@ def from_file(config: Path | None) -> Source:
         return {}, [Fault(str(file), "", "no such file", "create it, or give another --config")] if config else []
     except Untrusted as error:
         return {}, [untrusted(str(file), error)]
-    except NotRegularFile as error:
-        return {}, [Fault(str(file), "", str(error), "give another --config")]
+    except (NotRegularFile, IsADirectoryError) as error:
+        problem = str(error) if isinstance(error, NotRegularFile) else "is a directory, not a file"
+        return {}, [Fault(str(file), "", problem, "give another --config")]
     except OSError as error:
-        return {}, [Fault(str(file), "", f"the file cannot be read: {error.strerror}", "let svcagent read it")]
+        return {}, [Fault(str(file), "", f"the file cannot be read: {error.strerror}", "allow svcagent to read it")]
     if len(content) > SIZE_LIMIT:
-        return {}, [Fault(str(file), "", f"larger than {SIZE_LIMIT // 1024} KiB", "is this the settings file?")]
+        return {}, [Fault(str(file), "", f"larger than {SIZE_LIMIT // 1024} KiB", "give another --config")]
     import tomllib  # most hosts have no such file
 
     try:
@@ -107,13 +108,13 @@ def from_file(config: Path | None) -> Source:
         problem = f"not TOML: {message[:1].lower()}{message[1:]}"
         return {}, [Fault(str(file), place.replace(",", ""), problem, 'write it like services_dir = "/srv/services.d"')]
     except (RecursionError, ValueError):
-        problem = "nested too deeply, or a number of thousands of digits"
+        problem = "nested too deeply, or contains a number with thousands of digits"
         return {}, [Fault(str(file), "", problem, 'write it like services_dir = "/srv/services.d"')]
     values, found = _validated(tree)
     given = {name: SettingValue(value, str(file), name) for name, value in values.items()}
     faults = [finding.at(file) for finding in found]
     faults.extend(
-        one.fault(f"{shown(str(one.value))} depends on where svcagent is started", "write the path from / on")
+        one.fault(f"{shown(str(one.value))} is a relative path", "write an absolute path")
         for one in given.values()
         if isinstance(one.value, Path) and not one.value.is_absolute()
     )
@@ -184,5 +185,5 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def _boolean(variable: str, text: str, faults: list[Fault]) -> bool:
     if text not in _BOOLEANS:
-        faults.append(Fault(variable, "", f"{shown(text)} is not true or false", 'write "true" or "false"'))
+        faults.append(Fault(variable, "", f"{shown(text)} is not a boolean", 'write "true" or "false"'))
     return _BOOLEANS.get(text, True)

@@ -54,6 +54,11 @@ class ValueType:
         self._checks = checks
         self.schema = schema
 
+    @property
+    def example(self) -> str:
+        """An example of an object or of a list of objects, for messages; else empty."""
+        return ""
+
     def also(self, *checks: Callable[[Any], Any]) -> "ValueType":
         return ValueType(self._wanted, *self._checks, *checks, **self.schema)
 
@@ -61,7 +66,7 @@ class ValueType:
         """Return the value or `BAD`, and add its faults to ``found``."""
         try:
             if self._wanted is not None and type(value) is not self._wanted:
-                raise wrong_type(value, self._wanted, is_secret=is_secret(path_of(at)))
+                raise wrong_type(value, self._wanted, is_secret=is_secret(path_of(at)), example=self.example)
             value = self._inside(value, at, found)
             if value is not BAD:
                 for check in self._checks:
@@ -81,6 +86,10 @@ class ListOf(ValueType):
     def __init__(self, item: ValueType, *checks: Callable[[Any], Any]) -> None:
         super().__init__(tuple, *checks)
         self.item = item
+
+    @property
+    def example(self) -> str:
+        return f"[{self.item.example}]" if self.item.example else ""
 
     def _inside(self, value: Any, at: Location, found: list[Finding]) -> Any:
         items = tuple(self.item.read(item, (*at, index), found) for index, item in enumerate(value))
@@ -105,6 +114,10 @@ class ObjectOf(ValueType):
     def __init__(self, model: type["StrictModel"]) -> None:
         super().__init__(dict)
         self.model = model
+
+    @property
+    def example(self) -> str:
+        return self.model.example
 
     def _inside(self, value: Any, at: Location, found: list[Finding]) -> Any:
         return self.model.read(value, at, found)
@@ -134,6 +147,9 @@ class StrictModel:
     """An object of a definition file or of the settings. It holds the given values, its class the defaults."""
 
     keys: ClassVar[Mapping[str, Field]] = {}
+
+    example: ClassVar[str] = ""
+    """An example of the object, for messages."""
 
     names: ClassVar[Mapping[str, str]] = {}
     """The field for each accepted spelling, folded."""
@@ -224,7 +240,7 @@ def path_of(at: Location) -> str:
 def choice(*words: str) -> ValueType:
     def known(value: object) -> object:
         if value not in words:
-            raise InvalidValue(f"{shown(value)} is not known here", f"write one of {listed(words)}")
+            raise InvalidValue(f"{shown(value)} is not a valid value", f"write one of {listed(words)}")
         return value
 
     return ValueType(None, known, enum=list(words), type="string")
@@ -251,22 +267,24 @@ def whole(**bounds: int) -> ValueType:
 
 
 _TYPES: Mapping[type, tuple[str, str]] = {
-    str: ("text", 'write it in quotes, like "…"'),
-    int: ("a whole number", "write it without quotes and without a decimal point"),
-    bool: ("true or false", "write true or false, without quotes"),
-    tuple: ("a list", "write […]"),
+    str: ("a string", 'write it in quotes, like "…"'),
+    int: ("an integer", "write it without quotes and without a decimal point"),
+    bool: ("a boolean", "write true or false, without quotes"),
+    tuple: ("an array", "write […]"),
     dict: ("an object", "write {…}"),
 }
 
 
-def wrong_type(value: object, wanted: type, *, is_secret: bool) -> InvalidValue:
+def wrong_type(value: object, wanted: type, *, is_secret: bool, example: str = "") -> InvalidValue:
     subject = "the value" if is_secret else shown(value)
     name, remedy = _TYPES[wanted]
     if wanted is str and type(value) in (int, float):
         remedy = "write it in quotes" if is_secret else f'write "{subject}" in quotes'
     if wanted is int and isinstance(value, str) and value.isdecimal() and not is_secret:
         remedy = f"write {value} without quotes"
-    if wanted is tuple and isinstance(value, str) and not is_secret:
+    if example:
+        remedy = f"write it like {example}"
+    elif wanted is tuple and isinstance(value, str) and not is_secret:
         remedy = f"write [{subject}]"
     return InvalidValue(f"{subject} is {kind_of(value)}, not {name}", remedy)
 

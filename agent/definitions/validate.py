@@ -30,7 +30,7 @@ def validate(tree: object, model: type[P]) -> tuple[P | None, list[Finding], obj
     """Return the model if there are no findings, the findings, and the normalized tree, which may be faulty."""
     found: list[Finding] = []
     normalized = _walk(tree, ObjectOf(model), "", found)
-    taken = {finding.path for finding in found}
+    taken = {finding.path for finding in found} | ({finding.meant for finding in found} - {""})
     more: list[Finding] = []
     built = ObjectOf(model).read(normalized, (), more)
     found.extend(finding for finding in more if finding.path not in taken)
@@ -41,22 +41,22 @@ def _walk(tree: object, kind: ValueType | None, path: str, found: list[Finding])
     inside = kind.item if isinstance(kind, ListOf | MapOf) else None
     match tree:
         case None:
-            found.append(Finding(path, "null is not a value here", "leave it out"))
+            found.append(Finding(path, "null is not allowed", "leave the key out"))
         case str() if not tree.isascii() and any("\ud800" <= character <= "\udfff" for character in tree):
             found.append(
-                Finding(path, f"{shown_at(path, tree)} holds half of a character", "write the whole character")
+                Finding(
+                    path, f"{shown_at(path, tree)} contains half of a surrogate pair", "write the complete character"
+                )
             )
         case str() if "\0" in tree:
             # Use the list's path, as the validators do that refuse NUL there, so that each fault is reported once.
             place = re.sub(r"(\[\d+\])+$", "", path)
-            found.append(
-                Finding(place, f"{shown_at(path, tree)} holds a NUL character", "no program takes one: remove it")
-            )
+            found.append(Finding(place, f"{shown_at(path, tree)} contains a NUL character", "remove it"))
         case list():
             return tuple(_walk(item, inside, joined(path, index), found) for index, item in enumerate(tree))
         case dict():
             found.extend(
-                Finding(joined(path, key), "this key is given more than once", "keep one of them")
+                Finding(joined(path, key), "the key occurs more than once", "keep one of them")
                 for key in getattr(tree, "repeated", ())
             )
             if isinstance(kind, ObjectOf):
@@ -89,20 +89,28 @@ def _part(tree: dict[str, Any], model: type[StrictModel], path: str, found: list
             refusal = model.refused[name](given)
             found.append(Finding(joined(path, key), refusal.problem, refusal.remedy))
         else:
-            found.append(Finding(joined(path, key), f"unknown key {shown(key)}", suggestion(key, model.keys)))
-    found.extend(
-        Finding(joined(path, finding.path) if finding.path else path, finding.problem, finding.remedy)
-        for finding in model.across({**given, **fields})
-    )
+            meant = nearest(key, model.keys)
+            remedy = suggestion(key, model.keys)
+            meant_path = joined(path, meant) if meant else ""
+            found.append(Finding(joined(path, key), f"unknown key {shown(key)}", remedy, meant_path))
+    meant_keys = {finding.meant for finding in found} - {""}
+    for finding in model.across({**given, **fields}):
+        place = joined(path, finding.path) if finding.path else path
+        if place not in meant_keys:
+            found.append(Finding(place, finding.problem, finding.remedy))
     return fields
 
 
 def suggestion(key: str, known: Iterable[str]) -> str:
     """Return the remedy for an unknown key: the nearest known key, or all of them."""
+    near = nearest(key, known)
+    return f'write "{near}" if that is what you mean' if near else f"use {listed(sorted(known))}"
+
+
+def nearest(key: str, known: Iterable[str]) -> str | None:
+    """Return the known key that differs little from this one and has its first letter: not ``after`` for ``before``."""
     import difflib  # only needed after a typing error
 
-    folded = {fold(name): name for name in known}
-    near = difflib.get_close_matches(fold(key), folded, n=1)
-    if near:
-        return f'write "{folded[near[0]]}" if that is what you mean'
-    return f"known here: {listed(sorted(folded.values()))}"
+    folded = {fold(name): name for name in known if name[:1] == fold(key)[:1]}
+    near = difflib.get_close_matches(fold(key), folded, n=1, cutoff=0.7)
+    return folded[near[0]] if near else None

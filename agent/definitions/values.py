@@ -32,13 +32,13 @@ def duration(value: object) -> float:
 
 def _not_negative(value: float) -> float:
     if value < 0:
-        raise InvalidValue(f'"{durations.text(value)}" is less than nothing', 'write "0s" or more')
+        raise InvalidValue(f'"{durations.text(value)}" must not be negative', 'write "0s" or more')
     return value
 
 
 def _positive(value: float) -> float:
     if value <= 0:
-        raise InvalidValue(f'"{durations.text(value)}" is no time at all', "write more than zero")
+        raise InvalidValue(f'"{durations.text(value)}" must be greater than 0', 'write it like "10s"')
     return value
 
 
@@ -84,11 +84,13 @@ Consul warns about underscores, but resolves them. It also resolves a dash at ei
 def identifier(value: str) -> str:
     """Accept a service ID or CheckID that can be printed, typed and addressed. Empty means left out, as for Consul."""
     if not value.isprintable() or value != value.strip():
-        raise InvalidValue(f"{shown(value)} cannot be an ID", "write printable characters, without spaces around them")
+        raise InvalidValue(
+            f"{shown(value)} is not a valid ID", "write printable characters, without spaces around them"
+        )
     if value and not is_addressable(value):
         raise InvalidValue(
-            f"{shown(value)} cannot be an ID: Consul's API cannot address it",
-            "leave no part between slashes empty, . or ..",
+            f"{shown(value)} is not a valid ID: Consul's API cannot address it",
+            'write no part between slashes that is empty, "." or ".."',
         )
     return value
 
@@ -102,7 +104,7 @@ def is_addressable(path: str) -> bool:
     return {"", ".", ".."}.isdisjoint(path.removesuffix("/").split("/"))
 
 
-not_empty = rule(str.strip, "is empty", "write something, or leave it out")
+not_empty = rule(str.strip, "is empty", "write a value, or leave the key out")
 
 
 def host(value: str) -> str:
@@ -120,7 +122,7 @@ def host(value: str) -> str:
 
 # An address that means every host's own: Consul refuses to publish it.
 _not_every_address = rule(
-    lambda value: value.strip("0.:"), "means every address", "write the address that clients should use"
+    lambda value: value.strip("0.:"), "is a wildcard address", "write the address that clients should use"
 )
 
 
@@ -134,7 +136,7 @@ def file_path(value: object) -> Path:
     return Path(value)
 
 
-_absolute = rule(Path.is_absolute, "depends on where svcagent is started", "write the path from / on")
+_absolute = rule(Path.is_absolute, "is a relative path", "write an absolute path")
 
 
 def http_url(value: str) -> str:
@@ -151,14 +153,16 @@ def http_url(value: str) -> str:
             f"{shown(value)} is not an http or https URL", 'write it in full, like "http://127.0.0.1:8080/hc"'
         )
     if not value.isprintable() or " " in value:
-        raise InvalidValue(f"{shown(value)} holds a space or a control character", "escape it, like %20")
+        raise InvalidValue(f"{shown(value)} contains a space or a control character", "escape it, like %20")
     return value
 
 
 def host_port(value: str) -> str:
-    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", value)
-    if found is None or not 1 <= int(found[3]) <= 65535:
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:/\s]+)):([0-9]{1,9})", value)
+    if found is None:
         raise InvalidValue(f"{shown(value)} is not host:port", 'write it like "127.0.0.1:8080" or "[::1]:8080"')
+    if not 1 <= int(found[3]) <= 65535:
+        raise InvalidValue(f"port {found[3]} is out of range", "write a port from 1 to 65535")
     host(found[1] or found[2])
     return value
 
@@ -170,10 +174,10 @@ def _command(value: tuple[str, ...]) -> tuple[str, ...]:
         )
     if len(words := value[0].split()) > 1:
         raise InvalidValue(
-            f"{shown(value[0])} is not a program", f"write each word apart: {shown([*words, *value[1:]])}"
+            f"{shown(value[0])} is not a program", f"write each word as an item: {shown([*words, *value[1:]])}"
         )
     if any("\0" in argument for argument in value):
-        raise InvalidValue("an argument holds a NUL character", "no program can be given one: remove it")
+        raise InvalidValue("an argument contains a NUL character", "remove it")
     return value
 
 

@@ -35,13 +35,13 @@ class Window:
 
 def window(value: object) -> Window:
     if not isinstance(value, str):
-        raise InvalidValue(f"{shown(value)} is {kind_of(value)}, not a window of time", _HOW)
+        raise InvalidValue(f"{shown(value)} is {kind_of(value)}, not a time window", _HOW)
     found = _WINDOW.fullmatch(value)
     if found is None:
-        raise InvalidValue(f"{shown(value)} is not a window of time", _HOW)
+        raise InvalidValue(f"{shown(value)} is not a time window", _HOW)
     begin, end = _minutes(found["begin"]), _minutes(found["end"])
     if begin == end:
-        raise InvalidValue(f"{shown(value)} ends when it begins", 'write "00:00-24:00" for a whole day')
+        raise InvalidValue(f"{shown(value)} begins and ends at the same time", 'write "00:00-24:00" for a whole day')
     days = _EVERY_DAY if found["days"] is None else _days(found["days"])
     return Window(value, days, begin, end if end > begin else end + MINUTES_A_DAY)
 

@@ -329,7 +329,7 @@ def test_two_definitions_of_one_record_are_a_fault(site: CnameHost) -> None:
     [
         ({"SVCAGENT_DNS_SERVER": ""}, 78, "dns.server"),
         ({"SVCAGENT_DNS_KEY_FILE": ""}, 78, "need a key"),
-        ({"SVCAGENT_DNS_KEY_FILE": "/nowhere.key"}, 78, "there is no file"),
+        ({"SVCAGENT_DNS_KEY_FILE": "/nowhere.key"}, 78, "does not exist"),
         ({"SVCAGENT_DNS_SERVER": "127.0.0.1:9"}, 69, "does not answer"),
         ({"CONSUL_HTTP_ADDR": "127.0.0.1:9"}, 69, "cannot reach"),
     ],

@@ -91,22 +91,22 @@ def test_a_provider_that_there_is_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cname", "path", "said"),
     [
-        ({"name": "www"}, "cname[0].name", "is incomplete"),
-        ({"name": "*"}, "cname[0].name", "is incomplete"),
-        ({"name": "example.org.", "zone": "example.org"}, "cname[0].name", "top of its zone"),
+        ({"name": "www"}, "cname[0].name", "is unknown"),
+        ({"name": "*"}, "cname[0].name", "is unknown"),
+        ({"name": "example.org.", "zone": "example.org"}, "cname[0].name", "apex of its zone"),
         ({"name": "www.example.org.", "zone": "example.net."}, "cname[0].name", "not in the zone"),
         ({"name": "badexample.org.", "zone": "example.org."}, "cname[0].name", "not in the zone"),
         ({"name": "a.*.example.org."}, "cname[0].name", "not a DNS name"),
         ({"name": "a*.example.org."}, "cname[0].name", "not a DNS name"),
         ({"name": "*.*.example.org."}, "cname[0].name", "not a DNS name"),
-        ({"name": "_wildcard.example.org."}, "cname[0].name", "keeps its markers"),
-        ({"name": "cname-www._svcagent.example.org."}, "cname[0].name", "keeps its markers"),
-        ({"name": f"{'a' * 58}.example.org."}, "cname[0].name", "no room"),
-        ({"name": "a." * 115}, "cname[0].name", "too long for its marker"),
-        ({"name": "w.z.", "target": "w.z."}, "cname[0].target", "point at itself"),
-        ({"name": "*.z.", "target": "A.b.z"}, "cname[0].target", "point at itself"),
+        ({"name": "_wildcard.example.org."}, "cname[0].name", "reserved for svcagent"),
+        ({"name": "cname-www._svcagent.example.org."}, "cname[0].name", "reserved for svcagent"),
+        ({"name": f"{'a' * 58}.example.org."}, "cname[0].name", "is too long"),
+        ({"name": "a." * 115}, "cname[0].name", "is too long"),
+        ({"name": "w.z.", "target": "w.z."}, "cname[0].target", "points at itself"),
+        ({"name": "*.z.", "target": "A.b.z"}, "cname[0].target", "points at itself"),
         ({"name": "w.z.", "tag": "a.b"}, "cname[0].tag", "cannot be looked up"),
-        ({"name": "w.z.", "tag": ["a", "b"]}, "cname[0].tag", "is a list"),
+        ({"name": "w.z.", "tag": ["a", "b"]}, "cname[0].tag", "is an array"),
         ({"name": "w.z.", "gen": -1}, "cname[0].gen", "out of range"),
     ],
 )
@@ -135,7 +135,7 @@ def test_zones_are_asked_for_where_none_is_named(tmp_path: Path) -> None:
 
     assert [one.zone for one in located(records, find)] == ["z.", "y."]
     assert asked == ["b.y."]
-    with pytest.raises(BadDefinition, match="top of its zone"):
+    with pytest.raises(BadDefinition, match="apex of its zone"):
         located(records, lambda name: name)
     with pytest.raises(BadDefinition, match="not in the zone"):
         located(records, lambda _name: "elsewhere.")

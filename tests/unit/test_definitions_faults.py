@@ -69,53 +69,53 @@ BAD: list[tuple[Any, str, str]] = [
     ({}, "service", "missing"),
     (service() | {"services": [{"name": "b"}]}, "services", '"service" and "services" are both in this file'),
     ({"services": []}, "services", "the list is empty"),
-    ({"services": {"name": "web"}}, "services", "is an object, not a list"),
-    ({"service": [{"name": "web"}]}, "service", "is a list, not an object"),
-    ({"service": "web"}, "service", '"web" is text, not an object'),
-    ({"service": None}, "service", "null is not a value here"),
+    ({"services": {"name": "web"}}, "services", "is an object, not an array"),
+    ({"service": [{"name": "web"}]}, "service", "is an array, not an object"),
+    ({"service": "web"}, "service", '"web" is a string, not an object'),
+    ({"service": None}, "service", "null is not allowed"),
     (service() | {"servce": {}}, "servce", 'write "service" if that is what you mean'),
-    (service() | {"zzz": 1}, "zzz", 'known here: "cname", "reload", "service" or "services"'),
+    (service() | {"zzz": 1}, "zzz", 'use "cname", "reload", "service" or "services"'),
     (service() | {"checks": []}, "checks", "write it inside the service"),
     (service() | {"Service": {}}, "Service", '"service" and "Service" are the same key'),
     (
         {"services": [{"name": "web", "checks": [HTTP]}], "reload": {"image": "a", "container": "web"}},
         "reload",
-        "not clear which of several services",
+        'cannot have "reload"',
     ),
     # The service
     ({"service": {}}, "service.name", 'missing; add "name": the name that clients look up'),
     *each(service, "name", ("a.b", "a b", "-a", "a-", "ä", "", "web\n"), "cannot be looked up in DNS"),
     (service(name="a" * 64), "service.name", "at most 63"),
-    (service(name=7), "service.name", '7 is a number, not text; write "7" in quotes'),
-    (service(name="Consul", id="c"), "service.name", "Consul's own service"),
-    (service(id="consul"), "service.id", "Consul's own service"),
-    (service(id="a\tb"), "service.id", "cannot be an ID"),
+    (service(name=7), "service.name", '7 is a number, not a string; write "7" in quotes'),
+    (service(name="Consul", id="c"), "service.name", "reserved for Consul's servers"),
+    (service(id="consul"), "service.id", "reserved for Consul's servers"),
+    (service(id="a\tb"), "service.id", "is not a valid ID"),
     (service(id=" a"), "service.id", "without spaces around"),
     *each(service, "id", UNADDRESSABLE, "cannot address it"),
     *each(http, "id", UNADDRESSABLE, "cannot address it"),
     (service(port=0), "service.port", "0 is out of range; write a number that is at least 1"),
     (service(port=99999), "service.port", "at most 65535"),
     (service(port=-1), "service.port", "at least 1"),
-    (service(port="8080"), "service.port", '"8080" is text, not a whole number; write 8080 without quotes'),
-    (service(port=80.0), "service.port", "80.0 is a number, not a whole number"),
-    (service(port=True), "service.port", "is true or false, not a whole number"),
-    (service(port=None), "service.port", "null is not a value here; leave it out"),
+    (service(port="8080"), "service.port", '"8080" is a string, not an integer; write 8080 without quotes'),
+    (service(port=80.0), "service.port", "80.0 is a number, not an integer"),
+    (service(port=True), "service.port", "is a boolean, not an integer"),
+    (service(port=None), "service.port", "null is not allowed; leave the key out"),
     (service(tags="production"), "service.tags", 'write ["production"]'),
-    (service(tags=["a", 1]), "service.tags[1]", "not text"),
-    (service(tags=[""]), "service.tags[0]", "cannot be a tag"),
-    (service(tags=[None]), "service.tags[0]", "null is not a value"),
-    *each(service, "address", ("0.0.0.0", "::"), "means every address"),
+    (service(tags=["a", 1]), "service.tags[1]", "not a string"),
+    (service(tags=[""]), "service.tags[0]", "is not a valid tag"),
+    (service(tags=[None]), "service.tags[0]", "null is not allowed"),
+    *each(service, "address", ("0.0.0.0", "::"), "wildcard address"),
     *each(service, "address", ("not an address", "1.2.3", "[::1]"), "neither an IP address nor a host name"),
-    (service(meta={"a.b": "c"}), "service.meta", 'the key "a.b" is refused'),
-    (service(meta={"": "c"}), "service.meta", 'the key "" is refused'),
+    (service(meta={"a.b": "c"}), "service.meta", 'refuses the key "a.b"'),
+    (service(meta={"": "c"}), "service.meta", 'refuses the key ""'),
     (service(meta={"k" * 129: "c"}), "service.meta", "at most 128"),
-    (service(meta={"a": "x" * 513}), "service.meta", "513 bytes long; Consul keeps 512"),
+    (service(meta={"a": "x" * 513}), "service.meta", "513 bytes long; write at most 512"),
     (service(meta={"a": "ä" * 257}), "service.meta", "514 bytes long"),
     *each(service, "meta", ({"consul-a": "c"}, {"Svcagent-Fingerprint": "c"}), "is reserved"),
-    (service(meta={"a": 1}), "service.meta.a", "1 is a number, not text"),
+    (service(meta={"a": 1}), "service.meta.a", "1 is a number, not a string"),
     (service(meta={str(n): "" for n in range(64)}), "service.meta", "64 pairs are too many"),
-    (service(meta={"a": "\ud800"}), "service.meta.a", "half of a character"),
-    (service(meta=["a"]), "service.meta", "is a list, not an object"),
+    (service(meta={"a": "\ud800"}), "service.meta.a", "surrogate pair"),
+    (service(meta=["a"]), "service.meta", "is an array, not an object"),
     (service(weights={"passing": 0}), "service.weights.passing", "at least 1"),
     (service(weights={"passing": 65536}), "service.weights.passing", "at most 65535"),
     (service(weights={"warning": -1}), "service.weights.warning", "at least 0"),
@@ -123,18 +123,22 @@ BAD: list[tuple[Any, str, str]] = [
     (service(tagged_addresses={"lan": {"port": 1}}), "service.tagged_addresses.lan.address", "missing"),
     (service(tagged_addresses={"lan": "10.0.0.7"}), "service.tagged_addresses.lan", "not an object"),
     (service(tagged_addresses={"lan": {"address": "a", "prot": 1}}), "service.tagged_addresses.lan.prot", '"port"'),
-    (service(enable_tag_override="yes"), "service.enable_tag_override", '"yes" is text, not true or false'),
-    (service(enable_tag_override=1), "service.enable_tag_override", "1 is a number, not true or false"),
+    (service(enable_tag_override="yes"), "service.enable_tag_override", '"yes" is a string, not a boolean'),
+    (service(enable_tag_override=1), "service.enable_tag_override", "1 is a number, not a boolean"),
     (service(token="hush"), "service.token", "CONSUL_HTTP_TOKEN_FILE"),
     (service(connect={}), "service.connect", "does not register proxies"),
     (service(Tags=[], tags=[]), "service.tags", "are the same key"),
-    (service(checks=HTTP), "service.checks", "is an object, not a list"),
-    (service(check={"ttl": "1s"}, checks=[{"ttl": "1s"}] * 30), "service.checks", "31 checks are too many; write 30"),
-    (service(checks=["http://127.0.0.1/"]), CHECK, "is text, not an object"),
+    (service(checks=HTTP), "service.checks", "is an object, not an array"),
+    (
+        service(check={"ttl": "1s"}, checks=[{"ttl": "1s"}] * 30),
+        "service.checks",
+        "31 checks are too many; write at most 30",
+    ),
+    (service(checks=["http://127.0.0.1/"]), CHECK, "is a string, not an object"),
     (service(check={"ttl": "10"}), "service.check.ttl", NO_DURATION),
     # Checks
-    (check(), CHECK, 'the check says nothing to check; add "http", "tcp"'),
-    (check(interval="10s"), CHECK, "says nothing to check"),
+    (check(), CHECK, 'the check has no type; add "http", "tcp"'),
+    (check(interval="10s"), CHECK, "the check has no type"),
     (check(http="http://127.0.0.1/"), f"{CHECK}.interval", "missing"),
     (check(tcp="127.0.0.1:80"), f"{CHECK}.interval", "missing"),
     (check(grpc="127.0.0.1:80"), f"{CHECK}.interval", "missing"),
@@ -142,8 +146,8 @@ BAD: list[tuple[Any, str, str]] = [
     (check(docker_container_id="web", interval="10s"), f"{CHECK}.args", "missing"),
     (http(tcp="127.0.0.1:80"), CHECK, '"http" and "tcp" are in one check'),
     (http(ttl="10s"), CHECK, '"http" and "ttl" are in one check'),
-    (check(ttl="10s", interval="10s"), f"{CHECK}.interval", 'kind "ttl" has no use for it'),
-    (check(ttl="10s", timeout="10s"), f"{CHECK}.timeout", "has no use for it"),
+    (check(ttl="10s", interval="10s"), f"{CHECK}.interval", 'type "ttl" does not use it'),
+    (check(ttl="10s", timeout="10s"), f"{CHECK}.timeout", "does not use it"),
     (check(os_service="sshd", interval="10s"), f"{CHECK}.os_service", '["systemctl", "is-active", "--quiet", "sshd"]'),
     (
         service(checks=[{**HTTP, "failures_before_warning": 3, "failures_before_critical": 2}]),
@@ -156,25 +160,25 @@ BAD: list[tuple[Any, str, str]] = [
         "raise failures_before_critical",
     ),
     (check(alias_service=""), f"{CHECK}.alias_service", "is empty"),
-    (check(alias_service="db", interval="10s"), f"{CHECK}.interval", "has no use for it"),
-    (check(tcp="127.0.0.1:80", interval="10s", method="GET"), f"{CHECK}.method", "has no use for it"),
-    (check(tcp="127.0.0.1:80", interval="10s", header={}), f"{CHECK}.header", "has no use for it"),
+    (check(alias_service="db", interval="10s"), f"{CHECK}.interval", "does not use it"),
+    (check(tcp="127.0.0.1:80", interval="10s", method="GET"), f"{CHECK}.method", "does not use it"),
+    (check(tcp="127.0.0.1:80", interval="10s", header={}), f"{CHECK}.header", "does not use it"),
     (
         check(tcp="127.0.0.1:80", interval="10s", tls_server_name="a"),
         f"{CHECK}.tls_server_name",
         'add "tcp_use_tls": true',
     ),
-    (check(tcp="127.0.0.1:80", interval="10s", tls_skip_verify=True), f"{CHECK}.tls_skip_verify", "has no use for it"),
-    (http(tcp_use_tls=True), f"{CHECK}.tcp_use_tls", 'kind "http" has no use for it'),
-    (check(args=["a"], interval="10s", shell="/bin/sh"), f"{CHECK}.shell", "has no use for it"),
+    (check(tcp="127.0.0.1:80", interval="10s", tls_skip_verify=True), f"{CHECK}.tls_skip_verify", "does not use it"),
+    (http(tcp_use_tls=True), f"{CHECK}.tcp_use_tls", 'type "http" does not use it'),
+    (check(args=["a"], interval="10s", shell="/bin/sh"), f"{CHECK}.shell", "does not use it"),
     (http(interval="10"), f"{CHECK}.interval", f'"10" {NO_DURATION}'),
     (http(interval="1d"), f"{CHECK}.interval", f'"1d" {NO_DURATION}'),
     (http(interval=""), f"{CHECK}.interval", f'"" {NO_DURATION}'),
     (http(interval=10), f"{CHECK}.interval", "10 is a number, not a duration"),
-    (http(interval=["10s"]), f"{CHECK}.interval", "is a list, not a duration"),
-    *each(http, "interval", ("-5s", "0s"), "write more than zero"),
+    (http(interval=["10s"]), f"{CHECK}.interval", "is an array, not a duration"),
+    *each(http, "interval", ("-5s", "0s"), "must be greater than 0"),
     (http(interval="100ms"), f"{CHECK}.interval", "shorter than Consul's minimum"),
-    (http(timeout="-1s"), f"{CHECK}.timeout", "write more than zero"),
+    (http(timeout="-1s"), f"{CHECK}.timeout", "must be greater than 0"),
     (check(ttl=30), f"{CHECK}.ttl", "not a duration"),
     (http(deregister_critical_service_after="30s"), f"{CHECK}.deregister_critical_service_after", '"1m" or more'),
     *each(
@@ -183,11 +187,11 @@ BAD: list[tuple[Any, str, str]] = [
         ("127.0.0.1:8080/hc", "ftp://127.0.0.1/", "http:///hc", "http://h:99999/", "http://[::1/", ""),
         "not an http or https URL",
     ),
-    (http(http="http://h/a b"), f"{CHECK}.http", "holds a space"),
+    (http(http="http://h/a b"), f"{CHECK}.http", "contains a space"),
     (http(method="bo gus"), f"{CHECK}.method", "not an HTTP method"),
-    (http(header={"A": "b"}), f"{CHECK}.header.A", "not a list"),
+    (http(header={"A": "b"}), f"{CHECK}.header.A", "not an array"),
     (http(header={"A b": ["c"]}), f"{CHECK}.header", "not the name of an HTTP header"),
-    (http(header={"A": ["b\r\nC: d"]}), f"{CHECK}.header", "holds a control character"),
+    (http(header={"A": ["b\r\nC: d"]}), f"{CHECK}.header", "contains a control character"),
     (http(status="ok"), f"{CHECK}.status", 'write one of "passing", "warning" or "critical"'),
     (http(output_max_size=0), f"{CHECK}.output_max_size", "at least 1"),
     (http(output_max_size=2**20 + 1), f"{CHECK}.output_max_size", "at most 1048576"),
@@ -208,20 +212,20 @@ BAD: list[tuple[Any, str, str]] = [
         "not an http or https URL",
     ),
     (http(success_before_passing=-1), f"{CHECK}.success_before_passing", "at least 0"),
-    (http(tls_skip_verify="true"), f"{CHECK}.tls_skip_verify", "not true or false"),
+    (http(tls_skip_verify="true"), f"{CHECK}.tls_skip_verify", "not a boolean"),
     (http(timeut="5s"), f"{CHECK}.timeut", 'write "timeout" if that is what you mean'),
-    (http(id="_service_maintenance:web"), f"{CHECK}.id", "Consul uses itself"),
+    (http(id="_service_maintenance:web"), f"{CHECK}.id", "Consul reserves"),
     (http(id="a", CheckID="b"), f"{CHECK}.CheckID", '"id" and "CheckID" are the same key'),
     (http(service_id="web"), f"{CHECK}.service_id", "belongs to the service that contains it"),
     (http(token="hush"), f"{CHECK}.token", "registers with its own token"),
     (check(tcp="127.0.0.1", interval="10s"), f"{CHECK}.tcp", "is not host:port"),
-    (check(tcp="127.0.0.1:0", interval="10s"), f"{CHECK}.tcp", "is not host:port"),
+    (check(tcp="127.0.0.1:0", interval="10s"), f"{CHECK}.tcp", "port 0 is out of range"),
     (check(tcp="::1:80", interval="10s"), f"{CHECK}.tcp", "is not host:port"),
     (check(tcp="http://127.0.0.1:80", interval="10s"), f"{CHECK}.tcp", "is not host:port"),
     (check(grpc="127.0.0.1/svc", interval="10s"), f"{CHECK}.grpc", "is not host:port"),
     (check(grpc="127.0.0.1:80/a b", interval="10s"), f"{CHECK}.grpc", "not host:port/service"),
     (check(args=[], interval="10s"), f"{CHECK}.args", "the command is empty"),
-    (check(args="true", interval="10s"), f"{CHECK}.args", "not a list"),
+    (check(args="true", interval="10s"), f"{CHECK}.args", "not an array"),
     (
         check(script="/usr/local/bin/check-http -u 'http://127.0.0.1:8080/hc'", interval="10s", timeout="5s"),
         f"{CHECK}.script",
@@ -244,32 +248,32 @@ BAD: list[tuple[Any, str, str]] = [
     (service(checks=[HTTP]) | {"reload": {}}, "reload", 'add "image" and "container", or "restart"'),
     (restart(image="web"), "reload.image", 'remove it or "restart"'),
     (restart(container="web"), "reload.container", 'a service with "restart" has none'),
-    (restart(keep_images=2), "reload.keep_images", "belongs to a container"),
-    (restart(tag_file="/tag"), "reload.tag_file", "belongs to a container"),
-    (restart(min_age="1h"), "reload.min_age", "belongs to a container"),
-    (restart(rollback=True), "reload.rollback", "belongs to a container"),
-    (restart(stop_timeout="1s"), "reload.stop_timeout", "belongs to a container"),
+    (restart(keep_images=2), "reload.keep_images", "applies to a container"),
+    (restart(tag_file="/tag"), "reload.tag_file", "applies to a container"),
+    (restart(min_age="1h"), "reload.min_age", "applies to a container"),
+    (restart(rollback=True), "reload.rollback", "applies to a container"),
+    (restart(stop_timeout="1s"), "reload.stop_timeout", "applies to a container"),
     *each(restart, "restart", ([], [" "]), "the command is empty"),
     (restart(restart=["a", "b\0"]), "reload.restart", "NUL character"),
     (restart(restart="systemctl restart web"), "reload.restart", 'write ["systemctl", "restart", "web"]'),
     (restart(restart="sh -c 'a b'"), "reload.restart", 'write ["sh", "-c", "a b"]'),
     (restart(restart="it's"), "reload.restart", 'write ["it\'s"]'),
-    (restart(restart=["systemctl restart", "web"]), "reload.restart", 'apart: ["systemctl", "restart", "web"]'),
-    (restart(hooks={"on_failure": ["mail root"]}), "reload.hooks.on_failure", 'apart: ["mail", "root"]'),
-    (restart(restart=["a", 1]), "reload.restart[1]", "not text"),
-    (restart(restart=None), "reload.restart", "null is not a value"),
-    (restart(restart_timeout="0s"), "reload.restart_timeout", "more than zero"),
-    (reload(restart_timeout="1m"), "reload.restart_timeout", 'no "restart" that it could limit'),
-    (reload(min_age="-1h"), "reload.min_age", "less than nothing"),
-    (reload(windows=[]), "reload.windows", "the list is empty; add a window, or leave it out"),
+    (restart(restart=["systemctl restart", "web"]), "reload.restart", 'as an item: ["systemctl", "restart", "web"]'),
+    (restart(hooks={"on_failure": ["mail root"]}), "reload.hooks.on_failure", 'as an item: ["mail", "root"]'),
+    (restart(restart=["a", 1]), "reload.restart[1]", "not a string"),
+    (restart(restart=None), "reload.restart", "null is not allowed"),
+    (restart(restart_timeout="0s"), "reload.restart_timeout", "greater than 0"),
+    (reload(restart_timeout="1m"), "reload.restart_timeout", 'requires "restart"'),
+    (reload(min_age="-1h"), "reload.min_age", "must not be negative"),
+    (reload(windows=[]), "reload.windows", "the list is empty; add a window, or leave the key out"),
     (reload(windows="22:00-06:00"), "reload.windows", 'write ["22:00-06:00"]'),
-    (reload(windows=[5]), "reload.windows[0]", "is a number, not a window of time"),
-    (reload(windows=[{"begin": 5}]), "reload.windows[0]", "is an object, not a window of time"),
+    (reload(windows=[5]), "reload.windows[0]", "is a number, not a time window"),
+    (reload(windows=[{"begin": 5}]), "reload.windows[0]", "is an object, not a time window"),
     (reload(windows=["22-06"]), "reload.windows[0]", 'write it like "22:00-06:00", "Mon-Fri 01:00-05:00"'),
-    (reload(windows=["01:00-02:00", "1:00-2:00"]), "reload.windows[1]", "is not a window of time"),
-    (reload(windows=["25:00-26:00"]), "reload.windows[0]", "is not a window of time"),
-    (reload(windows=["24:00-06:00"]), "reload.windows[0]", "is not a window of time"),
-    (reload(windows=["01:00-05:00 Mon"]), "reload.windows[0]", "is not a window of time"),
+    (reload(windows=["01:00-02:00", "1:00-2:00"]), "reload.windows[1]", "is not a time window"),
+    (reload(windows=["25:00-26:00"]), "reload.windows[0]", "is not a time window"),
+    (reload(windows=["24:00-06:00"]), "reload.windows[0]", "is not a time window"),
+    (reload(windows=["01:00-05:00 Mon"]), "reload.windows[0]", "is not a time window"),
     (reload(windows=["05:00-05:00"]), "reload.windows[0]", 'write "00:00-24:00" for a whole day'),
     (reload(windows=["Mo 01:00-05:00"]), "reload.windows[0]", '"Mo" is not a day; write Mon, Tue, Wed'),
     (reload(windows=["Mon- 01:00-05:00"]), "reload.windows[0]", "is not a day"),
@@ -278,17 +282,17 @@ BAD: list[tuple[Any, str, str]] = [
     (reload(hooks={"before_drain": []}), "reload.hooks.before_drain", "the command is empty"),
     (reload(hooks={"after_drain": "/bin/true"}), "reload.hooks.after_drain", 'write ["/bin/true"]'),
     (reload(hooks={"after_drian": ["/bin/true"]}), "reload.hooks.after_drian", 'write "after_drain" if'),
-    (reload(hooks={"timeout": "0s"}), "reload.hooks.timeout", "more than zero"),
+    (reload(hooks={"timeout": "0s"}), "reload.hooks.timeout", "greater than 0"),
     (reload(max_parallel=0), "reload.max_parallel", "at least 1"),
-    *each(reload, "image", IMAGES_OF_DOCKER_REFUSED, "not the name of an image"),
-    (reload(image="web@sha256:" + "0" * 64), "reload.image", "one digest for ever"),
-    *each(reload, "image", ("sha256:" + "0" * 64, "0" * 64), "an image's ID"),
+    *each(reload, "image", IMAGES_OF_DOCKER_REFUSED, "not an image name"),
+    (reload(image="web@sha256:" + "0" * 64), "reload.image", "is pinned to a digest"),
+    *each(reload, "image", ("sha256:" + "0" * 64, "0" * 64), "an image ID"),
     *each(reload, "container", ("/web", "w"), "not a container name"),
     *each(reload, "schedule", ("@daily", "0 0 * * * *"), "write five fields"),
-    (reload(schedule="61 * * * *"), "reload.schedule", "not a cron schedule"),
-    (reload(schedule="0 0 31 2 *"), "reload.schedule", "a day that exists"),
+    (reload(schedule="61 * * * *"), "reload.schedule", "minute 61 is out of range (0-59)"),
+    (reload(schedule="0 0 31 2 *"), "reload.schedule", "never occurs; write a day of the month that exists"),
     *each(reload, "timezone", ("Mars/Olympus", "../passwd", "Europe"), "not a time zone"),
-    (reload(jitter="-1s"), "reload.jitter", "less than nothing"),
+    (reload(jitter="-1s"), "reload.jitter", "must not be negative"),
     (reload(jitter=60), "reload.jitter", "not a duration"),
     *each(
         reload,
@@ -297,7 +301,7 @@ BAD: list[tuple[Any, str, str]] = [
         "not a lock prefix",
     ),
     (service(port=80, ports=[PORT]), "service.ports", '"port" and "ports" are both in one service'),
-    (service(ports=[]), "service.ports", "not exactly one of the ports is the default"),
+    (service(ports=[]), "service.ports", "exactly one port must be the default"),
     (service(ports=[{**PORT, "default": False}]), "service.ports", 'write "default": true in one of them'),
     (service(ports=[PORT, {**PORT, "default": False}]), "service.ports", '"http" is the name of 2 ports'),
     (service(ports=[{**PORT, "port": 0}]), "service.ports[0].port", "1"),
@@ -306,39 +310,41 @@ BAD: list[tuple[Any, str, str]] = [
         "service.ports",
         "cannot drain a service with several ports",
     ),
-    *each(reload, "lock", ("svcagent", "svcagent/web/hosts"), "keeps its own documents"),
-    *each(reload, "min_healthy", (-1, "101%", "2", True, {"value": 1}), "neither a number of instances nor a share"),
-    (reload(drain={"max": "-1s"}), "reload.drain.max", "less than nothing"),
+    *each(reload, "lock", ("svcagent", "svcagent/web/hosts"), "reserved for svcagent's documents"),
+    *each(
+        reload, "min_healthy", (-1, "101%", "2", True, {"value": 1}), "neither a number of instances nor a percentage"
+    ),
+    (reload(drain={"max": "-1s"}), "reload.drain.max", "must not be negative"),
     (reload(drain={"max": 30}), "reload.drain.max", "30 is a number, not a duration"),
     (reload(drain={"min": 1e308}), "reload.drain.min", "not a duration"),
     (reload(drain={"min": 10**400}), "reload.drain.min", "not a duration"),
     (reload(drain={"min": "10s", "max": "5s"}), "reload.drain.max", '"5s" is shorter than drain.min; write "10s"'),
     (reload(drain={"min": "40s"}), "reload.drain.max", '"30s" (the default) is shorter'),
-    (reload(drain={"connections": "no"}), "reload.drain.connections", "not true or false"),
+    (reload(drain={"connections": "no"}), "reload.drain.connections", "not a boolean"),
     (reload(drain="30s"), "reload.drain", "not an object"),
-    (reload(ready={"timeout": "0s"}), "reload.ready.timeout", "more than zero"),
+    (reload(ready={"timeout": "0s"}), "reload.ready.timeout", "greater than 0"),
     (reload(ready={"successes": 0}), "reload.ready.successes", "at least 1"),
-    (reload(ready={"interval": "0s"}), "reload.ready.interval", "more than zero"),
+    (reload(ready={"interval": "0s"}), "reload.ready.interval", "greater than 0"),
     (reload(ready={"warmup": ["/a"]}), "reload.ready.warmup[0]", "not an http or https URL"),
-    (reload(ready={"warmup_timeout": "0s"}), "reload.ready.warmup_timeout", "more than zero"),
-    (reload(ready={"warmup": "http://h/"}), "reload.ready.warmup", "not a list"),
+    (reload(ready={"warmup_timeout": "0s"}), "reload.ready.warmup_timeout", "greater than 0"),
+    (reload(ready={"warmup": "http://h/"}), "reload.ready.warmup", "not an array"),
     (reload(stop_timeout="soon"), "reload.stop_timeout", NO_DURATION),
-    (reload(rollback=0), "reload.rollback", "not true or false"),
+    (reload(rollback=0), "reload.rollback", "not a boolean"),
     (reload(keep_images=0), "reload.keep_images", "at least 1"),
-    (reload(tag_file="tag"), "reload.tag_file", "depends on where svcagent is started"),
+    (reload(tag_file="tag"), "reload.tag_file", "is a relative path"),
     (reload(tag_file=5), "reload.tag_file", "not a path"),
     (reload(imgae="x"), "reload.imgae", 'write "image" if'),
     # CNAMEs
-    (service() | {"cname": {"name": "a"}}, "cname", "is an object, not a list"),
+    (service() | {"cname": {"name": "a"}}, "cname", "is an object, not an array"),
     (service() | {"cname": [{}]}, "cname[0].name", "missing"),
     *each(cname, "name", ("a..b", "a.*.b", "*a.b", "a" * 64, ""), "not a DNS name"),
     (cname(tag="a.b"), "cname[0].tag", "cannot be looked up in DNS"),
     (cname(zone="*"), "cname[0].zone", "not a DNS name"),
     (cname(ttl=-1), "cname[0].ttl", "at least 0"),
-    (cname(ttl="60s"), "cname[0].ttl", "not a whole number"),
+    (cname(ttl="60s"), "cname[0].ttl", "not an integer"),
     (cname(target="http://x"), "cname[0].target", "not a DNS name"),
     (cname(provider=""), "cname[0].provider", "is empty"),
-    (cname(gen=1.5), "cname[0].gen", "not a whole number"),
+    (cname(gen=1.5), "cname[0].gen", "not an integer"),
     (cname(gen=-1), "cname[0].gen", "at least 0"),
     (cname(nmae="x"), "cname[0].nmae", 'write "name" if'),
 ]
@@ -361,9 +367,9 @@ AFTER_THE_COMMA = 15 if sys.version_info >= (3, 13) else 16
 UNREADABLE: list[tuple[bytes, str, str]] = [
     (b"", "", "the file is empty"),
     (b" \n", "", "the file is empty"),
-    (b"[]", "", "does not hold an object"),
-    (b'"x"', "", "does not hold an object"),
-    (b"null", "", "does not hold an object"),
+    (b"[]", "", "does not contain a JSON object"),
+    (b'"x"', "", "does not contain a JSON object"),
+    (b"null", "", "does not contain a JSON object"),
     (b"\xef\xbb\xbf{}", "", "byte order mark"),
     (b'{"service":\n {"name": "\xff"}}', "line 2 column 12", "not UTF-8"),
     (b'{"service": \xc3\xa4\xff}', "line 1 column 14", "not UTF-8"),
@@ -378,10 +384,10 @@ UNREADABLE: list[tuple[bytes, str, str]] = [
     (b'{"service": ' + b"[" * 700 + b"]" * 700 + b"}", "", "nested too deeply"),
     (b'{"service": ' + b"[" * 32 + b"]" * 32 + b"}", "", "nested too deeply"),
     (b'{"service": {"name": "' + b"x" * 2**20 + b'"}}', "", "larger than 1024 KiB"),
-    (b'{"service": {"name": "a", "name": "b"}}', "service.name", "given more than once"),
-    (b'{"service": {"name": "a", "meta": {"k": "1", "k": "2"}}}', "service.meta.k", "given more than once"),
-    (b'{"service": {"name": "a", "tags": ["\\ud800"]}}', "service.tags[0]", "half of a character"),
-    (b'{"service": {"name": "a", "meta": {"\\ud800": "x"}}}', "service.meta", "is refused by Consul"),
+    (b'{"service": {"name": "a", "name": "b"}}', "service.name", "occurs more than once"),
+    (b'{"service": {"name": "a", "meta": {"k": "1", "k": "2"}}}', "service.meta.k", "occurs more than once"),
+    (b'{"service": {"name": "a", "tags": ["\\ud800"]}}', "service.tags[0]", "surrogate pair"),
+    (b'{"service": {"name": "a", "meta": {"\\ud800": "x"}}}', "service.meta", "Consul refuses the key"),
 ]
 
 
@@ -401,7 +407,7 @@ def test_what_is_no_json_object_is_reported_with_its_line(tmp_path: Path, conten
     ("make", "said"),
     [
         (lambda file: file.mkdir(), "a directory, not a file"),
-        (lambda file: file.symlink_to("nowhere"), 'the link leads to "nowhere", which is not there'),
+        (lambda file: file.symlink_to("nowhere"), 'the symbolic link points to "nowhere", which does not exist'),
         (lambda file: file.symlink_to(file), "cannot be read"),
         (lambda file: os.mkfifo(file), "not a file"),
         (lambda file: file.symlink_to("/dev/null"), "not a file"),
@@ -428,7 +434,9 @@ def test_a_file_that_may_not_be_read_is_reported(open_directory: Path) -> None:
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     directory = tmp_path / "services.d"
 
-    assert faults(directory) == [Fault(str(directory), "", "no such directory", "create it or give --services-dir")]
+    assert faults(directory) == [
+        Fault(str(directory), "", "no such directory", "create it, or name another with --services-dir")
+    ]
 
 
 def test_a_file_in_place_of_the_directory_is_named(tmp_path: Path) -> None:
@@ -436,6 +444,48 @@ def test_a_file_in_place_of_the_directory_is_named(tmp_path: Path) -> None:
     file.touch()
 
     assert [fault.problem for fault in faults(file)] == ["not a directory"]
+
+
+@pytest.mark.parametrize(
+    ("content", "path"),
+    [
+        ({"service": {"nmae": "web"}}, "service.nmae"),
+        ({"servce": {"name": "web"}}, "servce"),
+        (service(checks=[{"htpp": "http://127.0.0.1/", "interval": "10s"}]), f"{CHECK}.htpp"),
+        (service(checks=[{"tcp": "127.0.0.1:80", "intervall": "10s"}]), f"{CHECK}.intervall"),
+        (service(checks=[HTTP]) | {"reload": {"imgae": "web", "container": "web"}}, "reload.imgae"),
+        (service(checks=[HTTP]) | {"reload": {"imgae": "web", "restrat": ["true"]}}, "reload.imgae"),
+        (reload() | service(checks=HTTP), "service.checks"),
+        (reload() | service(cheks=[HTTP]), "service.cheks"),
+    ],
+)
+def test_the_consequences_of_a_fault_are_not_reported(tmp_path: Path, content: Any, path: str) -> None:
+    (tmp_path / "web.json").write_text(json.dumps(content))
+
+    first, *others = faults(tmp_path)
+
+    assert first.path == path
+    assert all("restrat" in other.path for other in others)
+
+
+def test_an_unknown_key_gets_no_hint_at_its_opposite(tmp_path: Path) -> None:
+    (tmp_path / "web.json").write_text(json.dumps(reload(hooks={"before_restart": ["true"]})))
+
+    (fault,) = faults(tmp_path)
+
+    assert [f'"{name}"' in fault.remedy for name in ("before_drain", "after_restart", "on_failure")] == [True] * 3
+
+
+def test_the_remedy_for_another_type_is_an_example(tmp_path: Path) -> None:
+    content = reload(settle="5s") | {"cname": "www.example.com."}
+    (tmp_path / "web.json").write_text(json.dumps(content))
+
+    told = {fault.path: fault.remedy for fault in faults(tmp_path)}
+
+    assert told == {
+        "cname": 'write it like [{"name": "www.example.com."}]',
+        "reload.settle": 'write it like {"canary": "10s", "each": "1s"}',
+    }
 
 
 def test_five_faults_in_two_files_make_one_report(tmp_path: Path) -> None:
@@ -450,6 +500,7 @@ def test_five_faults_in_two_files_make_one_report(tmp_path: Path) -> None:
         ("a.json", "service.checks[0].http"),
         ("a.json", "service.checks[0].interval"),
         ("a.json", "service.checks[0].timeout"),
+        ("a.json", "service.name"),
         ("a.json", "service.port"),
         ("b.json", "service.name"),
         ("b.json", "service.prot"),
@@ -497,11 +548,13 @@ def write(directory: Path, **files: Any) -> None:
 def test_what_belongs_to_one_is_not_used_by_another(tmp_path: Path, a: Any, b: Any, path: str, what: str) -> None:
     write(tmp_path, a=a, b=b)
 
-    (fault,) = faults(tmp_path)
+    first, fault = faults(tmp_path)
 
     assert (fault.file, fault.path) == (str(tmp_path / "b.json"), path)
     assert what in fault.problem
     assert "a.json" in fault.problem
+    assert first.file == str(tmp_path / "a.json")
+    assert "b.json" in first.problem
 
 
 def test_a_check_id_used_twice_in_one_service_is_reported(tmp_path: Path) -> None:

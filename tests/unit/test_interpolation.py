@@ -43,11 +43,11 @@ def test_the_names_that_a_file_uses_are_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ("${env:NOPE}", 'the environment variable "NOPE" is not set; set it where svcagent is started'),
-        ("${HOST}", '"${HOST}" is not a known variable; write ${HOSTNAME}, ${ADDRESS} or ${env:NAME}'),
-        ("${env:}", '"${env:}" is not a known variable'),
-        ("${}", '"${}" is not a known variable'),
-        ("x ${HOSTNAME", '"${HOSTNAME" has no end; close it with }'),
+        ("${env:NOPE}", "svcagent's environment"),
+        ("${HOST}", '"${HOST}" is an unknown variable; write ${HOSTNAME}, ${ADDRESS} or ${env:NAME}'),
+        ("${env:}", '"${env:}" is an unknown variable'),
+        ("${}", '"${}" is an unknown variable'),
+        ("x ${HOSTNAME", '"${HOSTNAME" is not closed; close it with }'),
     ],
 )
 def test_a_reference_without_a_value_is_one_fault(tmp_path: Path, written: str, said: str) -> None:

@@ -198,30 +198,32 @@ def test_an_address_of_docker_may_contain_an_at_sign_where_it_is_no_secret(addre
         ("CONSUL_HTTP_ADDR", "http://127.0.0.1:8500/v1", "not Consul's address"),
         ("CONSUL_HTTP_ADDR", "unix://run/consul", "not Consul's address"),
         ("CONSUL_HTTP_ADDR", "300.0.0.1:8500", "neither an IP address nor a host name"),
-        ("CONSUL_HTTP_ADDR", "http://me:hush-hush@consul", "holds a user name"),
-        ("CONSUL_HTTP_SSL", "yes", "not true or false"),
-        ("CONSUL_HTTP_SSL_VERIFY", "no", "not true or false"),
-        ("CONSUL_CACERT", "/nowhere/ca.pem", "there is no file"),
-        ("CONSUL_CAPATH", "/nowhere", "there is no directory"),
-        ("CONSUL_CLIENT_CERT", "/dev/null", "of no use without client_key"),
-        ("CONSUL_CLIENT_KEY", "/dev/null", "of no use without client_cert"),
+        ("CONSUL_HTTP_ADDR", "http://me:hush-hush@consul", "contains a user name"),
+        ("CONSUL_HTTP_SSL", "yes", "is not a boolean"),
+        ("CONSUL_HTTP_SSL_VERIFY", "no", "is not a boolean"),
+        ("CONSUL_CACERT", "/nowhere/ca.pem", "does not exist"),
+        ("CONSUL_CAPATH", "/nowhere", "does not exist"),
+        ("CONSUL_CLIENT_CERT", "/dev/null", "requires client_key"),
+        ("CONSUL_CLIENT_KEY", "/dev/null", "requires client_cert"),
         ("CONSUL_TLS_SERVER_NAME", " ", "is empty"),
         ("SVCAGENT_SERVICES_DIR", "a\nb", "is not a path"),
         ("DOCKER_HOST", "docker.example.com", "not a Docker host"),
+        ("DOCKER_HOST", "tcp://10.0.0.7:99999", "port from 1 to 65535"),
+        ("DOCKER_HOST", "tcp://10.0.0.7:x", "port from 1 to 65535"),
         *(
-            ("DOCKER_HOST", f"{scheme}me:hush-hush@10.0.0.7:2376", "holds a user name or password")
+            ("DOCKER_HOST", f"{scheme}me:hush-hush@10.0.0.7:2376", "contains a user name or password")
             for scheme in ("", "tcp://", "http://", "https://", "ssh://", "x://")
         ),
-        ("DOCKER_HOST", "https://hush-hush@10.0.0.7:2376", "holds a user name or password"),
+        ("DOCKER_HOST", "https://hush-hush@10.0.0.7:2376", "contains a user name or password"),
         ("SVCAGENT_DNS_SERVER", "300.0.0.1", "neither an IP address nor a host name"),
-        ("SVCAGENT_DNS_SERVER", "10.0.0.53:99999", "not host:port"),
-        ("SVCAGENT_DNS_KEY_FILE", "/nowhere/svcagent.key", "there is no file"),
-        ("SVCAGENT_DNS_KEY_NAME", "svcagent", "of no use without key_secret"),
-        ("SVCAGENT_DNS_KEY_SECRET", "hush-hush", "of no use without key_name"),
-        ("SVCAGENT_DNS_SIGN_QUERIES", "yes", "not true or false"),
-        ("SVCAGENT_DNS_ALLOW_WEAK_KEYS", "on", "not true or false"),
+        ("SVCAGENT_DNS_SERVER", "10.0.0.53:99999", "port 99999 is out of range"),
+        ("SVCAGENT_DNS_KEY_FILE", "/nowhere/svcagent.key", "does not exist"),
+        ("SVCAGENT_DNS_KEY_NAME", "svcagent", "requires key_secret"),
+        ("SVCAGENT_DNS_KEY_SECRET", "hush-hush", "requires key_name"),
+        ("SVCAGENT_DNS_SIGN_QUERIES", "yes", "is not a boolean"),
+        ("SVCAGENT_DNS_ALLOW_WEAK_KEYS", "on", "is not a boolean"),
         ("SVCAGENT_DNS_TIMEOUT", "5", "is not a duration"),
-        ("SVCAGENT_DNS_TIMEOUT", "0s", "no time at all"),
+        ("SVCAGENT_DNS_TIMEOUT", "0s", "greater than 0"),
     ],
 )
 def test_a_bad_variable_is_named(variable: str, value: str, said: str) -> None:
@@ -238,17 +240,17 @@ def test_a_bad_variable_is_named(variable: str, value: str, said: str) -> None:
         ("services_dir = ", "end of document", "not TOML"),
         ("services_dir = x", "line 1 column 16", "not TOML"),
         ("services_dir = 5", "services_dir", "5 is a number, not a path"),
-        ('services_dir = "services.d"', "services_dir", "depends on where"),
+        ('services_dir = "services.d"', "services_dir", "relative path"),
         ('service_dir = "/x"', "service_dir", '"services_dir"'),
         ('[consul]\naddress_source = "x"', "consul.address_source", "unknown key"),
         ("[consul]\nport = 8500", "consul.port", "unknown key"),
-        ('[consul]\nverify = "no"', "consul.verify", "not true or false"),
-        ("[consul]\ntoken = 1234567", "consul.token", "not text"),
-        ("[dns]\nkey_secret = 1234567", "dns.key_secret", "not text"),
+        ('[consul]\nverify = "no"', "consul.verify", "is a string, not a boolean"),
+        ("[consul]\ntoken = 1234567", "consul.token", "not a string"),
+        ("[dns]\nkey_secret = 1234567", "dns.key_secret", "not a string"),
         ('[dns]\nresolver = "a b"', "dns.resolver", "not host:port"),
         ("consul = 5", "consul", "not an object"),
         ('[docker]\nhost = "x"', "docker.host", "not a Docker host"),
-        ('drain_dns = "10.0.0.53:53"', "drain_dns", "not a list"),
+        ('drain_dns = "10.0.0.53:53"', "drain_dns", "not an array"),
         ('drain_dns = ["10.0.0.53"]', "drain_dns[0]", "not host:port"),
         ("state_dir = 2020-01-01", "state_dir", "not a path"),
     ],
@@ -276,7 +278,7 @@ def test_a_file_that_is_not_text(toml: Path) -> None:
 def test_a_file_that_is_a_directory(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, {})
 
-    assert "cannot be read" in fault.problem
+    assert "is a directory, not a file" in fault.problem
 
 
 def test_the_faults_of_all_sources_are_reported_together(toml: Path) -> None:
