@@ -57,9 +57,10 @@ class Place:
         return self.write(name, json.dumps({"service": {"name": name, **fields}}))
 
     def write(self, name: str, text: str) -> Path:
-        file = self.services_dir / f"{name}.json"
-        file.write_text(text)
-        return file
+        """Write a definition atomically, because the daemon may read it at any moment."""
+        new = self.services_dir / f".{name}.new"
+        new.write_text(text)
+        return new.replace(self.services_dir / f"{name}.json")
 
     def kept(self) -> dict[str, Any]:
         """What the daemon keeps, by file name."""

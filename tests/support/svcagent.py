@@ -48,10 +48,11 @@ class Svcagent:
         self.settings = settings
 
     def write(self, name: str, content: Any) -> Path:
-        """Write a file of services.d: bytes, text or a document."""
+        """Write a file of services.d atomically, as a daemon may read it: bytes, text or a document."""
         file = self.services_dir / f"{name}.json"
-        file.write_bytes(content if isinstance(content, bytes) else _text(content).encode())
-        return file
+        new = self.services_dir / f".{name}.new"
+        new.write_bytes(content if isinstance(content, bytes) else _text(content).encode())
+        return new.replace(file)
 
     def define(self, *names: str, **more: Any) -> None:
         """Define services of these names, each with a check that never runs out."""
