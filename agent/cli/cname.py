@@ -13,7 +13,9 @@ from agent.cname import RecordOutcome, SyncResult
 from agent.errors import DnsUnreachable
 
 _names = click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete_record)
-_force = click.option("--force", is_flag=True, help="Publish a target also if Consul DNS names no instance for it.")
+_force = click.option(
+    "--force", is_flag=True, help="Publish a record also if Consul DNS returns no instance for its target."
+)
 
 
 @click.group(
@@ -24,11 +26,11 @@ _force = click.option("--force", is_flag=True, help="Publish a target also if Co
     "In cron, on every host: svcagent cname sync"
 )
 def cname() -> None:
-    """Keep CNAMEs in the organisation's DNS that point at services' Consul DNS names.
+    """Manage CNAMEs in the organisation's DNS that point to services' Consul DNS names.
 
-    Every host may run it at any time: hosts that agree make one change in all, and of hosts that do not, the higher
-    gen wins. What svcagent publishes is marked as its own by a TXT record; what is not marked is never touched. NAME is
-    a record's name, or that of the service that it points at. Files with faults are left out (exit code 78; with NAME
+    Every host may run it at any time: hosts with the same definition write once, and of different definitions the one
+    with the higher gen wins. A TXT record marks what svcagent publishes; records without it are never changed. NAME is
+    the name of a record, or of the service that it points to. Files with faults are left out (exit code 78; with NAME
     only if NAME is in one of them).
     """
 
@@ -38,9 +40,9 @@ def cname() -> None:
 @_force
 @output_options
 def plan(names: tuple[str, ...], *, force: bool) -> int:
-    """Show what sync would do to every record, and change nothing.
+    """Show what sync would do to every record. Changes nothing.
 
-    The rights of the key are looked at too, where there is something to write.
+    For records that sync would write, also checks the rights of the key.
     """
     with cname_context(names) as here:
         results = here.sync.plan(here.wanted, is_forced=force)
@@ -52,21 +54,21 @@ def plan(names: tuple[str, ...], *, force: bool) -> int:
     "  svcagent cname sync '*.ccnproxy-https.' --force"
 )
 @_names
-@click.option("--dry-run", is_flag=True, help="Print what would change, and change nothing: the same as plan.")
+@click.option("--dry-run", is_flag=True, help="Print what would change, and change nothing (same as plan).")
 @_force
 @click.option(
     "--wait",
     type=context.GoDuration(),
     default="10s",
     show_default=True,
-    help="After a change, how long the zone's other servers may take to show it; those that do not are named.",
+    help="After a change, how long to wait for the zone's other servers; the late ones are reported.",
 )
 @output_options
 def sync(names: tuple[str, ...], *, dry_run: bool, force: bool, wait: float) -> int:
-    """Publish the records that services.d defines, and change nothing else. Silent when all are in place.
+    """Publish the records that services.d defines. Prints nothing if all are in place.
 
-    A record is never written because a check changed, and never removed. Records of other owners, and another
-    definition of the same generation, is a conflict (exit 1).
+    Never writes a record because a check changed, and never removes one. A record of another owner, or another
+    definition with the same gen, is a conflict (exit 1).
     """
     with cname_context(names) as here:
         if dry_run:
@@ -82,10 +84,10 @@ def sync(names: tuple[str, ...], *, dry_run: bool, force: bool, wait: float) -> 
 @_names
 @output_options
 def status(names: tuple[str, ...]) -> int:
-    """Show what clients see: the record on every server of its zone, and the resolver's answer down to addresses.
+    """Show what clients see: the record on every server of its zone, and the addresses that the resolver returns.
 
-    Needs no key. Exit 1 if a server lacks the record or lags behind, or if the resolver names an address where no
-    passing instance is; 69 if all that is wrong is that a server does not answer.
+    Requires no key. Exits 1 if a server lacks the record or is behind, or if the resolver returns an address where no
+    instance passes; 69 if the only problem is that a server does not answer.
     """
     from agent.cname import verify, zones
 
@@ -105,9 +107,9 @@ def status(names: tuple[str, ...]) -> int:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_record)
 @output_options
 def adopt(names: tuple[str, ...]) -> int:
-    """Take over a record that has no marker and is as the definition says, by marking it as svcagent's.
+    """Let svcagent manage an existing record that matches its definition, by adding the marker.
 
-    Anything else is shown, and left as it is (exit 1).
+    Reports any other record and does not change it (exit 1).
     """
     with cname_context(names) as here:
         results = here.sync.adopt(here.wanted)
@@ -119,14 +121,14 @@ def adopt(names: tuple[str, ...]) -> int:
     "  svcagent cname remove www.example.com. --owner web/production/dc1"
 )
 @click.argument("name", shell_complete=complete_record)
-@click.option("--owner", metavar="OWNER", help="Whose it is meant to be, if no definition here has it any more.")
-@click.option("--zone", metavar="ZONE", help="The zone that holds it, if no definition here has it any more.")
+@click.option("--owner", metavar="OWNER", help="The expected owner, if no definition on this host has the record.")
+@click.option("--zone", metavar="ZONE", help="The zone of the record, if no definition on this host has it.")
 @output_options
 def remove(name: str, *, owner: str | None, zone: str | None) -> int:
-    """Remove a record that svcagent published, if it is still as it was published.
+    """Remove a record that svcagent published, if it is unchanged since.
 
-    NAME is the record's complete name, or a service that one record here points at. Take it out of the definitions of
-    all hosts first: the next sync of one that still has it publishes it again.
+    NAME is the complete name of the record, or a service that one record points to. Remove it from the definitions of
+    all hosts first; otherwise the next sync of such a host publishes it again.
     """
     with cname_context((name,), is_lenient=True) as here:
         result = _removed(here, name, owner, zone)
@@ -138,7 +140,9 @@ def _removed(here: CnameContext, name: str, owner: str | None, zone: str | None)
     from agent.definitions import InvalidValue, complete, record_name, zone_finding
 
     if len(here.wanted) > 1:
-        raise click.BadParameter(f"{name} has several: {', '.join(one.name for one in here.wanted)}; name one of them")
+        raise click.BadParameter(
+            f"{name} has several records: {', '.join(one.name for one in here.wanted)}. Give one of these names"
+        )
     for defined in here.wanted:
         return here.sync.remove(defined.place, defined.provider, owner, defined)
     try:
@@ -171,7 +175,7 @@ def notify_of_conflicts(here: CnameContext, results: Sequence[SyncResult]) -> No
             continue
         notice = conflict(wanted.service, name, wanted.owner, one.why, here.agent.node) if is_conflict else None
         where = sent.place(wanted.service, name)
-        with deliveries.failures_reported(f"{name}: no notification of its conflict is sent", record=name):
+        with deliveries.failures_reported(f"{name}: notification of its conflict not sent", record=name):
             found += sent.take(here.consul, where, partial(due_conflict, notice, wanted.owner))
     deliveries.send(found)
     deliveries.wait()
@@ -192,5 +196,5 @@ def _late(here: CnameContext, results: tuple[SyncResult, ...], wait: float) -> d
             late[one.name] = [str(error)]
             continue
         if views:
-            late[one.name] = [f"{view.name} {view.address} {view.problem}".strip() for view in views]
+            late[one.name] = [view.line for view in views]
     return late

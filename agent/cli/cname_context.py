@@ -53,7 +53,9 @@ def cname_context(names: tuple[str, ...] = (), *, is_lenient: bool = False) -> I
                 there = ", ".join(sorted({one.name for one in everything})) or "none"
                 where = chosen.services_dir
                 near = context.did_you_mean(name, (one.name for one in everything))
-                raise click.BadParameter(f"no CNAME of {where} is {name!r}, or points at it; there is: {there}{near}")
+                raise click.BadParameter(
+                    f"no CNAME in {where} is called {name!r} or points to that service; defined: {there}{near}"
+                )
         context.leave_out_faulty_files(loaded.faults, loaded.definitions, is_all=not names)
         providers = OpenedProviders(chosen.dns, show_warning)
         stack.callback(providers.close)

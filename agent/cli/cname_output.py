@@ -36,7 +36,7 @@ def show_results(
         if one.outcome.exit_code:
             show_problem(f"{one.place.name}: {one.outcome}: {one.why}")
     for name, servers in late.items():
-        show_problem(f"{name}: unverified secondary: {'; '.join(servers)}. Look later: svcagent cname status")
+        show_problem(f"{name}: not on all servers yet: {'; '.join(servers)}. To check later: svcagent cname status")
     if not results:
         show_line(NO_RECORDS)
     elif not rows and sys.stdout.isatty():

@@ -5,7 +5,7 @@ The cases, by the records at the name and their marker. *Ours* is a marker with 
 - other records than a CNAME, or a CNAME with no marker, another owner's, or an invalid one: conflict, no change. A
   CNAME without a marker can be adopted if it has the right target
 - no record and no marker: create
-- ours, of a newer generation: give way
+- ours, of a newer generation: defer to it
 - ours, of an older generation: change
 - ours, of the same generation, but published with other content: conflict, on every host that sees it
 - ours, of the same generation and content: in place, or repair if the record is lost or was changed by hand
@@ -44,7 +44,7 @@ class RecordOutcome(StrEnum):
     ADOPTED = "adopted", 0, True
     REMOVED = "removed", 0, True
     ABSENT = "absent"
-    GIVES_WAY = "gives way"
+    DEFERRED = "deferred"
     CONFLICT = "conflict", SvcagentError.exit_code
     REFUSED = "refused", SvcagentError.exit_code
     NOT_NOW = "not now", TemporaryRefusal.exit_code
@@ -54,7 +54,7 @@ class RecordOutcome(StrEnum):
 
 LONGEST_RECORD = 300
 """Characters of a foreign record that a message quotes."""
-_SETTLE = "Give the right one a higher gen, on every host"
+_SETTLE = "Raise gen in the correct definition, on every host"
 _WORST_FIRST = (SvcagentError.exit_code, DnsUnreachable.exit_code, TemporaryRefusal.exit_code)
 
 
@@ -71,8 +71,8 @@ class RecordDecision:
 def decide(wanted: WantedRecord, seen: ZoneView) -> RecordDecision:
     """Return the decision by the cases above."""
     if seen.others:
-        remedy = f"take it away, or choose another name in {wanted.file}"
-        return _conflict(f"a CNAME cannot coexist with the records there: {described(seen)}; {remedy}")
+        remedy = f"Remove them, or choose another name in {wanted.file}"
+        return _conflict(f"a CNAME cannot coexist with the existing records: {described(seen)}. {remedy}")
     if not seen.markers:
         if seen.record is None:
             return RecordDecision(RecordOutcome.CREATED, f"new; → {wanted.record.target}", is_publication=True)
@@ -82,35 +82,37 @@ def decide(wanted: WantedRecord, seen: ZoneView) -> RecordDecision:
         return _conflict(f"its marker {wanted.place.marker} is not svcagent's: {clean('; '.join(seen.markers))}")
     if held.owner != wanted.owner:
         return _conflict(
-            f"it belongs to {held.owner} (generation {held.gen}), not to {wanted.owner}; {described(seen)}. "
-            f"If that one is gone: svcagent cname remove '{wanted.name}' --owner {held.owner}"
+            f"it belongs to {held.owner} (generation {held.gen}), not to {wanted.owner}: {described(seen)}. "
+            f"If that service no longer exists: svcagent cname remove '{wanted.name}' --owner {held.owner}"
         )
     return _decide_own(wanted, seen, held)
 
 
 def _decide_own(wanted: WantedRecord, seen: ZoneView, held: Marker) -> RecordDecision:
     if held.gen > wanted.gen:
-        why = f"generation {held.gen} is published (→ {held.record.target}), and {wanted.file} is of generation"
-        return RecordDecision(RecordOutcome.GIVES_WAY, f"{why} {wanted.gen}")
+        why = f"generation {held.gen} is published (→ {held.record.target}), but {wanted.file} has generation"
+        return RecordDecision(RecordOutcome.DEFERRED, f"{why} {wanted.gen}")
     if held.gen < wanted.gen:
         why = f"generation {held.gen} → {wanted.gen}: {_difference(seen.record, wanted.record)}"
         is_publication = held.record.target != wanted.record.target
         return RecordDecision(RecordOutcome.CHANGED, why, is_publication=is_publication)
     if held.record != wanted.record:
         why = (
-            f"generation {held.gen} was published as {_text(held.record)}, and {wanted.file} says "
-            f"{_text(wanted.record)} in the same generation. {_SETTLE}"
+            f"generation {held.gen} is published as {_text(held.record)}, but {wanted.file} defines "
+            f"{_text(wanted.record)} with the same generation. {_SETTLE}"
         )
         return RecordDecision(RecordOutcome.CONFLICT, why, is_definition_conflict=True)
     if seen.record == wanted.record:
         return RecordDecision(RecordOutcome.IN_PLACE, f"→ {wanted.record.target}")
-    return RecordDecision(RecordOutcome.REPAIRED, f"changed by other means: {_difference(seen.record, wanted.record)}")
+    return RecordDecision(
+        RecordOutcome.REPAIRED, f"another program changed it: {_difference(seen.record, wanted.record)}"
+    )
 
 
 def definition_conflict(wanted: WantedRecord, hosts: Iterable[ConflictingHost]) -> RecordDecision:
     """Return the conflict for a record that is published as wanted, while others want another of its generation."""
     others = "; ".join(f"{one.node} wants {_text(one.marker.record)}" for one in hosts)
-    why = f"{_text(wanted.record)} of {wanted.file} exists, and of the same generation {wanted.gen} {others}"
+    why = f"{_text(wanted.record)} of {wanted.file} is published, but with the same generation {wanted.gen} {others}"
     return RecordDecision(RecordOutcome.CONFLICT, f"{why}. {_SETTLE}")
 
 
@@ -120,17 +122,18 @@ def decide_adoption(wanted: WantedRecord, seen: ZoneView) -> RecordDecision:
         found = decide(wanted, seen)
         if found.outcome.is_write:
             return RecordDecision(
-                RecordOutcome.IN_PLACE, f"svcagent's already; svcagent cname sync will see to it: {found.why}"
+                RecordOutcome.IN_PLACE,
+                f"it already belongs to svcagent; to update it: svcagent cname sync ({found.why})",
             )
         return found
     if seen.record is None:
-        return _conflict("the record does not exist; publish it: svcagent cname sync")
+        return _conflict("the record does not exist. To publish it: svcagent cname sync")
     if seen.record.target != wanted.record.target:
         return _conflict(
-            f"the record there is {_text(seen.record)}, and {wanted.file} says {_text(wanted.record)}; "
-            "correct the one or the other first"
+            f"the record is {_text(seen.record)}, but {wanted.file} defines {_text(wanted.record)}. "
+            "Correct one of the two first"
         )
-    return RecordDecision(RecordOutcome.ADOPTED, f"it existed unmarked, {_text(seen.record)}")
+    return RecordDecision(RecordOutcome.ADOPTED, f"it had no marker: {_text(seen.record)}")
 
 
 def decide_removal(name: str, owner: str | None, wanted: WantedRecord | None, seen: ZoneView) -> RecordDecision:
@@ -148,12 +151,12 @@ def decide_removal(name: str, owner: str | None, wanted: WantedRecord | None, se
         return _conflict(f"it belongs to {held.owner}, not to {expected}")
     if wanted and seen.markers != (wanted.marker,):
         return _conflict(
-            f"it was published as {_text(held.record)} of generation {held.gen}, and {wanted.file} says "
+            f"it is published as {_text(held.record)} of generation {held.gen}, but {wanted.file} defines "
             f"{_text(wanted.record)} of generation {wanted.gen}"
         )
     if expected is None:
         return _conflict(
-            f"it belongs to {held.owner}; to take it away: svcagent cname remove '{name}' --owner {held.owner}"
+            f"it belongs to {held.owner}. To remove it: svcagent cname remove '{name}' --owner {held.owner}"
         )
     if seen.record is not None and seen.record.target != held.record.target:
         return _conflict(f"another program changed it: published as {_text(held.record)}, now {_text(seen.record)}")
@@ -180,11 +183,13 @@ def _marker_of(seen: ZoneView) -> Marker | None:
 def _unmarked(wanted: WantedRecord, record: PublishedRecord) -> str:
     if record.target == wanted.record.target:
         return (
-            f"{_text(record)} exists as it should, but without svcagent's marker; "
-            f"if svcagent is to keep it: svcagent cname adopt '{wanted.name}'"
+            f"{_text(record)} exists as defined, but without svcagent's marker. "
+            f"To let svcagent manage it: svcagent cname adopt '{wanted.name}'"
         )
-    remedy = "take it away, or make it point there and adopt it"
-    return f"{_text(record)} exists, which svcagent did not publish; {wanted.record.target} is wanted. {remedy}"
+    return (
+        f"{_text(record)} exists, which svcagent did not publish; the definition has {wanted.record.target}. Remove "
+        f"the record, or correct its target and run: svcagent cname adopt '{wanted.name}'"
+    )
 
 
 def _conflict(why: str) -> RecordDecision:
@@ -197,9 +202,9 @@ def _text(record: PublishedRecord) -> str:
 
 def _difference(before: PublishedRecord | None, after: PublishedRecord) -> str:
     if before is None:
-        return f"the record was gone; → {after.target}"
+        return f"the record was missing; → {after.target}"
     if before.target != after.target:
         return f"{before.target} → {after.target}"
     if before.ttl != after.ttl:
         return f"TTL {before.ttl} → {after.ttl}"
-    return "the record stays as it is"
+    return "the record is not changed"

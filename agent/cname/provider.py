@@ -88,11 +88,11 @@ def read_back(provider: Provider, place: RecordPlace) -> ZoneView:
     try:
         return provider.read(place)
     except DnsUnreachable as error:
-        raise OutcomeUnknown(f"{place.name} was written and could not be read back: {error}") from error
+        raise OutcomeUnknown(f"{place.name} was written, but reading it back failed: {error}") from error
 
 
 def differs(place: RecordPlace, found: ZoneView) -> "Raced":
-    return Raced(f"{place.name} is not as it was just written: {found}")
+    return Raced(f"{place.name} differs from what was just written: {found}")
 
 
 class Raced(Conflict):
@@ -151,8 +151,8 @@ def _route53(settings: DnsSettings) -> Provider:
     except ModuleNotFoundError as error:
         if error.name not in ("boto3", "botocore"):
             raise
-        remedy = "install it where svcagent is: pip install 'svcagent[route53]'; or choose another provider"
-        fault = Fault("settings", "dns.provider", f"route53 needs {error.name}, which is not installed", remedy)
+        remedy = "to install it with svcagent: pip install 'svcagent[route53]'; or choose another provider"
+        fault = Fault("settings", "dns.provider", f"route53 requires {error.name}, which is not installed", remedy)
         raise BadDefinition([fault]) from error
 
     return Route53.from_settings(settings)

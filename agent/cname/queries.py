@@ -5,6 +5,7 @@ when DNS is needed: dnspython takes 100 ms.
 """
 
 import socket
+from dataclasses import field
 from typing import TypeVar
 
 import dns.exception
@@ -42,12 +43,16 @@ class AnswerLost(DnsUnreachable):
 
 @dataclass(frozen=True)
 class DnsServer:
-    """One server. ``timeout`` is the seconds for a whole exchange. ``key`` signs every query to it."""
+    """One server. ``timeout`` is the seconds for a whole exchange. ``key`` signs every query to it.
+
+    ``source`` is where its address comes from, if not from a setting.
+    """
 
     host: str
     port: int
     timeout: float
     key: Key | None = None
+    source: str = field(default="", compare=False)
 
     @classmethod
     def at(cls, endpoint: str, timeout: float, key: Key | None = None) -> "DnsServer":
@@ -57,6 +62,10 @@ class DnsServer:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def described(self) -> str:
+        return f"{self} (from {self.source})" if self.source else str(self)
 
     def ask(
         self, name: str, kind: str, *, is_recursive: bool = False, is_checking_disabled: bool = False
@@ -69,9 +78,7 @@ class DnsServer:
         try:
             query = dns.message.make_query(name, kind, use_edns=True)
         except (dns.exception.DNSException, ValueError) as error:
-            raise Rejected(
-                f"{name[:LONGEST_NAME]!a} is no name that DNS can be asked for: {error}", kind="dns-name-invalid"
-            ) from error
+            raise Rejected(f"{name[:LONGEST_NAME]!a} is not a DNS name: {error}", kind="dns-name-invalid") from error
         if not is_recursive:
             query.flags &= ~dns.flags.RD
         if is_checking_disabled:
@@ -90,42 +97,43 @@ class DnsServer:
         try:
             connection = socket.create_connection((self.host, self.port), self.timeout)
         except (OSError, ValueError, OverflowError) as error:  # the latter two: invalid host name or port
-            raise DnsUnreachable(f"the DNS server {self} does not answer: {_reason(error)}") from error
+            raise DnsUnreachable(f"the DNS server {self.described} does not answer: {_reason(error)}") from error
         with connection:
             connection.setblocking(False)
             try:
                 return dns.query.tcp(message, "", timeout=self.timeout, sock=connection)
             except dns.exception.Timeout as error:
                 raise AnswerLost(
-                    f"the DNS server {self} took the message and did not answer in {self.timeout:g} s"
+                    f"the DNS server {self.described} did not answer the message within {self.timeout:g} s"
                 ) from error
             except (OSError, EOFError) as error:
-                problem = f"the DNS server {self} broke the connection off before it answered: {_reason(error)}"
+                problem = f"the DNS server {self.described} closed the connection before it answered: {_reason(error)}"
                 raise AnswerLost(problem) from error
             # dnspython's parser raises many types, depending on the answer: DNSException, ValueError, KeyError, …
             except Exception as error:
                 if key is not None and isinstance(error, dns.tsig.PeerError):
                     raise self._refusal(key, error) from error
                 kind = type(error).__name__
-                raise AnswerLost(f"the answer of the DNS server {self} cannot be used ({kind}: {error})") from error
+                raise AnswerLost(f"the answer of the DNS server {self} is invalid ({kind}: {error})") from error
 
     def _refusal(self, key: Key, error: dns.tsig.PeerError) -> Denied:
         who = f"the DNS server {self}"
         if isinstance(error, dns.tsig.PeerBadKey):
             return UnknownKey(
                 f"{who} does not know the key {key.name} of {key.source} with the algorithm {key.algorithm} (BADKEY); "
-                "include the key file in its named.conf, the same on both sides"
+                "include the same key file in its named.conf"
             )
         if isinstance(error, dns.tsig.PeerBadSignature):
             return BadSignature(
-                f"{who} knows the key {key.name} with another secret than {key.source} has (BADSIG); "
+                f"{who} has another secret for the key {key.name} than {key.source} has (BADSIG); "
                 "copy the key file again"
             )
         if isinstance(error, dns.tsig.PeerBadTime):
             return ClockSkewed(
-                f"the clocks of this host and of {who} differ by more than 5 minutes (BADTIME); is NTP running on both?"
+                f"the clocks of this host and of {who} differ by more than 5 minutes (BADTIME); "
+                "check that NTP runs on both"
             )
-        return UnknownKey(f"{who} does not take the signature of the key {key.name} ({type(error).__name__})")
+        return UnknownKey(f"{who} rejects the signature of the key {key.name} ({type(error).__name__})")
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,8 @@ def wanted_records(
             if first != one:
                 faults.append(
                     one.fault(
-                        f"{one.name} is also published by {first.file} ({first.path}), as something else",
-                        "leave one of the two",
+                        f"{one.name} is also published by {first.file} ({first.path}), with other content",
+                        "remove one of the two",
                         "name",
                     )
                 )

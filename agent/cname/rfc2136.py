@@ -69,11 +69,11 @@ class Rfc2136:
     def warnings(self) -> tuple[str, ...]:
         key, found = self.key, []
         if key.is_readable_by_others:
-            found.append(f"everybody on this host can read the DNS key {key.source}; run: chmod o-r {key.source}")
+            found.append(f"the DNS key {key.source} is world-readable; run: chmod o-r {key.source}")
         if key.is_weak:
             found.append(
                 f"the DNS key {key.name} of {key.source} uses {key.algorithm}, which is weak (RFC 8945); "
-                "make a new one for the server and for svcagent: tsig-keygen -a hmac-sha256 svcagent"
+                "create a new one for the server and for svcagent: tsig-keygen -a hmac-sha256 svcagent"
             )
         return tuple(found)
 
@@ -88,8 +88,8 @@ class Rfc2136:
                     return view
         signing.raise_if_unsigned(self.server, self.key, place)
         raise Raced(
-            f"{place.name} changed {READS} times while it was read from {self.server}; try again. If that server is a "
-            "secondary that forwards updates, its answers are late: set dns.server to the primary"
+            f"{place.name} changed {READS} times while it was read from {self.server}. Try again. If that server is a "
+            "secondary that forwards updates, set dns.server to the primary"
         )
 
     def write(self, place: RecordPlace, seen: ZoneView, wanted: ZoneView) -> None:
@@ -151,21 +151,21 @@ class Rfc2136:
             return answer
         signing.raise_if_unsigned(self.server, self.key, place)
         if answer.rcode == "SERVFAIL":
-            raise DnsServerFailed(f"the DNS server {self.server} answers SERVFAIL for {name}; its log says why")
+            raise DnsServerFailed(f"the DNS server {self.server} answers SERVFAIL for {name}; see its log")
         if below := answer.delegation(place.zone):
             raise NotAuthoritative(
-                f"the zone {place.zone} delegates {below} to other servers, so {name} is not in it; write "
-                f'"zone": "{below}" in the definition, and set dns.server to the primary server of that zone',
+                f"the zone {place.zone} delegates {below} to other servers, so {name} is not in it. Set "
+                f'"zone": "{below}" in the definition, and dns.server to the primary server of that zone',
                 kind="name-delegated",
             )
         if answer.rcode == "REFUSED" and self._exchange(dns.update.UpdateMessage(place.zone)) not in _NOT_HELD:
             raise QuestionsRefused(
-                f"the DNS server {self.server} holds {place.zone} and refuses this host's questions for {name}; "
-                "permit them by allow-query in the zone's block"
+                f"the DNS server {self.server} serves {place.zone}, but refuses this host's queries for {name}; "
+                "permit them with allow-query in the zone's block"
             )
-        answers = f"answers {answer.rcode}" if answer.rcode != "NOERROR" else "answers for others"
+        answers = f"answers {answer.rcode}" if answer.rcode != "NOERROR" else "answers without authority"
         raise NotAuthoritative(
-            f"the DNS server {self.server} does not hold the zone {place.zone}: it {answers} for {name}. "
+            f"the DNS server {self.server} does not serve the zone {place.zone}: it {answers} for {name}. "
             "Set dns.server to the zone's primary server, or correct the zone in the definition"
         )
 
@@ -177,10 +177,9 @@ class Rfc2136:
         if rcode == dns.rcode.REFUSED:
             lines = " ".join(line for line, *_ in _rights(self.key.name, place))
             raise UpdatesOff(
-                f"the DNS server {self.server} takes no updates of {place.zone}: it is not the primary (set dns.server "
-                f"to that one), or the zone is frozen (rndc thaw {place.zone.rstrip('.')}), or its zone block permits "
-                "none; then add to it: "
-                f"update-policy {{ {lines} }};"
+                f"the DNS server {self.server} accepts no updates of {place.zone}. If it is not the primary, set "
+                f"dns.server to the primary. If the zone is frozen, run: rndc thaw {place.zone.rstrip('.')}. If the "
+                f"zone block permits no updates, add to it: update-policy {{ {lines} }};"
             )
         self._raise_unless_known(place, rcode)
         return rcode == dns.rcode.NOERROR
@@ -202,8 +201,8 @@ class Rfc2136:
         found = read_back(self, place)
         if lowered := _lowered_ttl(wanted, found):
             raise TtlLowered(
-                f"the DNS server {self.server} lowered the TTL of {place.name} to {lowered} s, which its "
-                "max-zone-ttl or dnssec-policy allows at most; write that ttl in the definition, and raise its gen"
+                f"the DNS server {self.server} lowered the TTL of {place.name} to {lowered} s, the limit of its "
+                "max-zone-ttl or dnssec-policy; set that ttl in the definition, and raise its gen"
             )
         if found != wanted:
             signing.raise_if_unsigned(self.server, self.key, place)
@@ -232,12 +231,12 @@ class Rfc2136:
         if rcode in _NOT_HELD:
             signing.raise_if_unsigned(self.server, self.key, place)
             raise NotAuthoritative(
-                f"{text} is the answer of the DNS server {self.server} to a change of {place.name} in {place.zone}; "
+                f"the DNS server {self.server} answers {text} to a change of {place.name} in {place.zone}; "
                 "set dns.server to the zone's primary server, or correct the zone in the definition"
             )
         raise DnsServerFailed(
-            f"the DNS server {self.server} answers {text} to an update of {place.zone}; its log says why. "
-            "Can named write the directory of the zone file?"
+            f"the DNS server {self.server} answers {text} to an update of {place.zone}. See its log, and check that "
+            "named can write the directory of the zone file"
         )
 
 

@@ -76,8 +76,8 @@ _ERRORS: dict[str, tuple[type[SvcagentError], str]] = {
     "UnrecognizedClientException": (UnknownKey, "there is no such access key; set another"),
     "ExpiredToken": (UnknownKey, "the session has expired; renew it"),
     "ExpiredTokenException": (UnknownKey, "the session has expired; renew it"),
-    "RequestExpired": (ClockSkewed, "this host's clock is wrong; is NTP running?"),
-    "NoSuchHostedZone": (NotAuthoritative, "the hosted zone is gone; correct the zone in the definition"),
+    "RequestExpired": (ClockSkewed, "this host's clock is wrong; check that NTP runs"),
+    "NoSuchHostedZone": (NotAuthoritative, "the hosted zone does not exist; correct the zone in the definition"),
 }
 _NO_CREDENTIALS = (
     boto.NoCredentialsError,
@@ -111,7 +111,7 @@ class Route53:
             read_timeout=settings.timeout,
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         )
-        with _translated("to be asked", is_write=False):
+        with _translated("a query", is_write=False):
             session = boto3.session.Session()
             return cls(session.client("route53", region_name=session.region_name or REGION, config=config))
 
@@ -120,7 +120,7 @@ class Route53:
 
     def read(self, place: RecordPlace) -> ZoneView:
         """Return the records, provided that they did not change during the read."""
-        with _translated(f"{place.name} to be read", is_write=False):
+        with _translated(f"read {place.name}", is_write=False):
             return _seen(*self._stored(place))
 
     def write(self, place: RecordPlace, seen: ZoneView, wanted: ZoneView) -> None:
@@ -166,7 +166,7 @@ class Route53:
     def _at(self, place: RecordPlace, name: str, kind: str | None = None) -> list[RecordSet]:
         found = []
         zone_id = self._zone_id(place.zone)
-        with _translated(f"{place.name} to be read", is_write=False, line=_permission(zone_id)):
+        with _translated(f"read {place.name}", is_write=False, line=_permission(zone_id)):
             pages = self.client.get_paginator("list_resource_record_sets").paginate(
                 HostedZoneId=zone_id, StartRecordName=name, PaginationConfig={"PageSize": PAGE}
             )
@@ -180,13 +180,13 @@ class Route53:
 
     def _zone_id(self, zone: str) -> str:
         if zone not in self._zone_ids:
-            with _translated(f"{zone} to be looked for", is_write=False, line=LOOKING_FOR_ZONES):
+            with _translated(f"find the zone {zone}", is_write=False, line=LOOKING_FOR_ZONES):
                 answer = self.client.list_hosted_zones_by_name(DNSName=zone, MaxItems="2")
                 found = [one for one in answer["HostedZones"] if unescaped(one["Name"]).lower() == zone]
             if len(found) != 1:
-                problem = "there are several" if found else "there is none"
+                problem = "it has several" if found else "it has none"
                 remedy = "correct the zone in the definition, or use credentials of the account that has one"
-                raise NotAuthoritative(f"Route 53 does not have exactly one hosted zone {zone}: {problem}; {remedy}")
+                raise NotAuthoritative(f"Route 53 must have exactly one hosted zone {zone}: {problem}; {remedy}")
             self._zone_ids[zone] = found[0]["Id"].rpartition("/")[2]
         return self._zone_ids[zone]
 
@@ -196,7 +196,7 @@ class Route53:
             "Comment": "svcagent",
             "Changes": [{"Action": action, "ResourceRecordSet": one} for action, one in changes],
         }
-        with _translated(f"{place.name} to be changed", is_write=is_write, line=_permission(zone_id)):
+        with _translated(f"change {place.name}", is_write=is_write, line=_permission(zone_id)):
             try:
                 self.client.change_resource_record_sets(HostedZoneId=zone_id, ChangeBatch=batch)
             except boto.ClientError as error:
@@ -271,11 +271,11 @@ def _translated(request: str, *, is_write: bool, line: str = "") -> Iterator[Non
     except SvcagentError:
         raise
     except _NO_CREDENTIALS as error:
-        remedy = "set AWS_PROFILE or what else boto3 reads, or give this host a role"
-        raise Denied(f"boto3 is not set up for Route 53: {error}; {remedy}") from error
+        remedy = "set AWS_PROFILE or another source of credentials for boto3, or give this host a role"
+        raise Denied(f"boto3 has no credentials for Route 53: {error}; {remedy}") from error
     except _NO_ANSWER as error:
         if is_write:
-            raise OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {request}: {error}") from error
+            raise OutcomeUnknown(f"unknown whether Route 53 applied it: {request}: {error}") from error
         raise DnsUnreachable(f"Route 53 does not answer: {error}") from error
     except boto.ClientError as error:
         raise _refused(error, request, is_write=is_write, line=line) from error
@@ -283,17 +283,17 @@ def _translated(request: str, *, is_write: bool, line: str = "") -> Iterator[Non
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         if is_write:
-            raise OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {request}: {text}") from error
-        raise DnsServerFailed(f"Route 53 cannot be used when it is asked for {request}: {text}") from error
+            raise OutcomeUnknown(f"unknown whether Route 53 applied it: {request}: {text}") from error
+        raise DnsServerFailed(f"Route 53 failed: {request}: {text}") from error
 
 
 def _refused(error: boto.ClientError, request: str, *, is_write: bool, line: str) -> SvcagentError:
     code, status = _code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _RIGHTS:
-        return NotGranted(f"Route 53 does not permit {request}; add to the IAM policy: {line}")
+        return NotGranted(f"Route 53 does not permit: {request}. Add to the IAM policy: {line}")
     if code in _ERRORS:
         kind, remedy = _ERRORS[code]
-        return kind(f"Route 53 does not permit {request} ({code}): {remedy}")
+        return kind(f"Route 53 refused: {request} ({code}): {remedy}")
     if is_write and status >= SERVERS_FAULT:
-        return OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {request}: {error}")
-    return DnsServerFailed(f"Route 53 failed when it was asked for {request}: {error}")
+        return OutcomeUnknown(f"unknown whether Route 53 applied it: {request}: {error}")
+    return DnsServerFailed(f"Route 53 failed: {request}: {error}")

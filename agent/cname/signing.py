@@ -49,7 +49,7 @@ def find_zone(settings: DnsSettings, name: str) -> str:
         return zones.find_zone(server, name)
     except Rejected as error:
         if settings.server is not None and not settings.sign_queries and (zone := _zone_if_signed(settings, name)):
-            problem = f"{error}. With the key it answers, and holds {name} in {zone}"
+            problem = f"{error}. To signed queries it answers, and serves {name} in {zone}"
             raise UnsignedRefused(f"{problem}; {REMEDY}") from error
         raise
 
@@ -76,12 +76,12 @@ def _problem(server: DnsServer, key: Key, *questions: _Question) -> str:
 def _message(server: DnsServer, key: Key, name: str, answer: _Answer) -> str:
     rcode, is_authoritative, _lines = answer
     if rcode == "REFUSED":
-        what = f"refuses unsigned questions for {name}, and answers those that are signed"
+        what = f"refuses unsigned queries for {name}, but answers queries signed"
     elif not is_authoritative:
-        what = f"holds {name} only for questions that are signed"
+        what = f"serves {name} only to queries signed"
     else:
-        what = f"answers unsigned questions for {name} from another zone than those that are signed"
-    return f"the DNS server {server} {what} with the key of updates, {key.name}; {REMEDY}"
+        what = f"answers unsigned queries for {name} from another zone than queries signed"
+    return f"the DNS server {server} {what} with the update key {key.name}; {REMEDY}"
 
 
 def _ask(server: DnsServer, name: str, kind: str) -> _Answer:

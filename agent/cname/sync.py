@@ -120,9 +120,9 @@ class CnameSync:
         except SvcagentError as error:
             return task.result(RecordOutcome.REFUSED, str(error))
         except Exception as error:  # noqa: BLE001 - a bug that one record triggers must not stop the others
-            log_bug(f"{task.place.name}: the CNAME could not be synced", error)
+            log_bug(f"{task.place.name}: cannot sync the CNAME", error)
             return task.result(
-                RecordOutcome.UNKNOWN, f"an unexpected {type(error).__name__}: {error}; the log has its trace"
+                RecordOutcome.UNKNOWN, f"unexpected {type(error).__name__}: {error}; the log has the traceback"
             )
 
     def _sync_or_raise(self, task: _Task, *, is_forced: bool, is_plan: bool) -> SyncResult:
@@ -163,7 +163,10 @@ class CnameSync:
                 raise
         if isinstance(trouble, OutcomeUnknown):
             raise trouble
-        return task.result(RecordOutcome.CONFLICT, f"it does not settle: {trouble}. Is something else writing it?")
+        return task.result(
+            RecordOutcome.CONFLICT,
+            f"{ATTEMPTS} attempts failed: {trouble}. Check whether another program writes the record",
+        )
 
     def _with_conflicts(self, result: SyncResult, *, is_reading: bool) -> SyncResult:
         """Publish a conflict that this host lost, or report claims against the record that it won.
@@ -182,7 +185,7 @@ class CnameSync:
                 decision = definition_conflict(wanted, others)
                 return replace(result, outcome=decision.outcome, why=decision.why)
         except (Unreachable, Denied, Rejected) as error:
-            return replace(result, why=f"{result.why} (whether other hosts want something else is unknown: {error})")
+            return replace(result, why=f"{result.why} (unknown whether other hosts define another record: {error})")
         return result
 
     def _held_back(self, decision: RecordDecision, wanted: WantedRecord | None) -> RecordDecision:
@@ -193,8 +196,8 @@ class CnameSync:
         if self._has_instances(target):
             return decision
         why = (
-            f"Consul DNS names no instance for {target}; start one (with ACLs, Consul's agent needs its "
-            "own token, acl.tokens.default, that reads the service), or publish it anyway with --force"
+            f"Consul DNS returns no instance for {target}. Start one (with ACLs, the Consul agent needs its own token, "
+            "acl.tokens.default, that can read the service), or publish the record anyway with --force"
         )
         return RecordDecision(RecordOutcome.NOT_NOW, why)
 
@@ -203,8 +206,8 @@ def has_instances(agent: AgentSelf, target: str) -> bool:
     """True if the local agent's DNS returns any instance. Raise `ConsulUnreachable` if it is disabled or silent."""
     if agent.dns is None:
         raise ConsulUnreachable(
-            f"the DNS of the local Consul agent is switched off, so it is unknown whether {target} is answered; "
-            "switch it on (ports.dns), or publish it all the same with --force"
+            f"the DNS of the local Consul agent is disabled, so it is unknown whether {target} has instances. Enable "
+            "it (ports.dns), or publish the record anyway with --force"
         )
     return bool(ask_dns(agent.dns, target).instances)
 

@@ -30,7 +30,7 @@ _STATEMENT = re.compile(r'\b(algorithm|secret)\s+(?:"([^"]*)"|([^\s";]+))\s*;')
 _LABEL = r"[!-\-/-\[\]-~]{1,63}"
 _NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
 _LONGEST = 64 * 1024
-_REMEDY = "make one: tsig-keygen -a hmac-sha256 svcagent"
+_REMEDY = "create one with: tsig-keygen -a hmac-sha256 svcagent"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def find_key(settings: DnsSettings) -> Key:
         source, is_allowed = settings.key_secret_source, settings.allow_weak_keys
         return _key(source, settings.key_name, settings.key_algorithm, secret, may_be_weak=is_allowed)
     remedy = f"set dns.key_file in svcagent.toml, or SVCAGENT_DNS_KEY_FILE ({_REMEDY})"
-    raise _bad("settings", "updates of DNS need a key, and none is set", remedy)
+    raise _bad("settings", "DNS updates require a key, but none is set", remedy)
 
 
 def from_file(file: Path, *, may_be_weak: bool = False) -> Key:
@@ -71,12 +71,12 @@ def from_file(file: Path, *, may_be_weak: bool = False) -> Key:
     except NotRegularFile as error:
         raise _bad(str(file), f"the key file is {error}", _REMEDY) from error
     except OSError as error:
-        raise _bad(str(file), f"the key file cannot be read: {error.strerror}", "let svcagent read it") from error
+        raise _bad(str(file), f"the key file cannot be read: {error.strerror}", "grant svcagent read access") from error
     except UnicodeDecodeError as error:
         raise _bad(str(file), "not a BIND key file: not text", _REMEDY) from error
     found = list(_KEY.finditer(_QUOTED_OR_COMMENT.sub(lambda one: one[1] or " ", content)))
     if len(found) != 1:
-        what = "holds no key statement" if not found else f"holds {len(found)} keys"
+        what = "contains no key statement" if not found else f"contains {len(found)} keys"
         remedy = f"copy svcagent's key into a separate file, or {_REMEDY}"
         raise _bad(str(file), f"the key file {what}", remedy)
     stated = {word: quoted or bare for word, quoted, bare in _STATEMENT.findall(found[0]["body"])}
@@ -103,7 +103,7 @@ def _key(source: str, name: str, algorithm: str, secret: str, *, may_be_weak: bo
     except ValueError:  # binascii.Error, or non-ASCII letters
         decoded = b""
     if not decoded:
-        raise _bad(source, "the key's secret is not base64", f"copy it whole, or {_REMEDY}")
+        raise _bad(source, "the key's secret is not base64", f"copy it completely, or {_REMEDY}")
     _try_algorithm(source, folded, decoded)
     return Key(key_name, folded, decoded, source)
 
@@ -113,8 +113,8 @@ def _try_algorithm(source: str, algorithm: str, secret: bytes) -> None:
     try:
         hmac.new(secret, digestmod=getattr(hashlib, algorithm.removeprefix("hmac-")))
     except ValueError as error:
-        problem = f"this host's Python or OpenSSL cannot sign with {algorithm} ({error}); is FIPS mode on?"
-        raise _bad(source, problem, f"use a key of another algorithm: {_REMEDY}") from error
+        problem = f"this host's Python or OpenSSL cannot sign with {algorithm} ({error})"
+        raise _bad(source, problem, f"check FIPS mode, or use a key with another algorithm: {_REMEDY}") from error
 
 
 def _bad(file: str, problem: str, remedy: str) -> BadDefinition:

@@ -32,6 +32,13 @@ class ServerView:
     record: PublishedRecord | None = None
     problem: str = ""
 
+    @property
+    def line(self) -> str:
+        """The server and its problem. Without a problem, it lacks the record."""
+        is_named = not self.address or self.address in self.problem
+        where = self.name if is_named else f"{self.name} ({self.address})"
+        return f"{where}: {self.problem or 'does not have the record yet'}"
+
 
 @dataclass(frozen=True)
 class ResolverView:
@@ -70,7 +77,7 @@ def observe_servers(server: DnsServer, resolver: DnsServer, wanted: WantedRecord
         for name, servers in found.items()
         for view in (
             [_ask_server(name, one, place.zone, place.name) for one in servers]
-            or [ServerView(name, "", problem="its name has no address")]
+            or [ServerView(name, "", problem="the server's name has no address")]
         )
     )
 
@@ -88,9 +95,9 @@ def _ask_server(name: str, server: DnsServer, zone: str, record_name: str) -> Se
     serials = [record.serial for record, _ttl in soa.records(SOA, zone)]
     if not serials or not soa.is_authoritative:
         does = (
-            "refuses questions for the zone, or does not hold it:"
+            "refuses queries for the zone, or does not serve it:"
             if soa.rcode == "REFUSED"
-            else "does not hold the zone"
+            else "does not serve the zone"
         )
         return ServerView(name, str(server), problem=f"it {does} {zone} (answers {soa.rcode})")
     cname = found.cname(record_name)
@@ -118,10 +125,10 @@ def report(
     Over UDP, Consul returns at most three instances, so passing ones may be missing; but every address must pass.
     """
     passing = tuple(sorted({one.address for one in instances if one.is_passing}))
-    silent = [f"{one.name} ({one.address}): {one.problem}" for one in servers if one.problem]
+    silent = [one.line for one in servers if one.problem]
     wrong = [problem for one in servers if not one.problem for problem in _of_server(wanted, one, servers)]
     if not servers:
-        wrong.append(f"the zone {wanted.zone} names no servers")
+        wrong.append(f"the zone {wanted.zone} has no NS records")
     wrong += _of_clients(wanted, clients, passing)
     return VerificationReport(
         wanted, servers, clients, passing, (*silent, *wrong), is_silent=bool(silent) and not wrong
@@ -135,29 +142,29 @@ def _of_server(wanted: WantedRecord, view: ServerView, servers: tuple[ServerView
     if view.record != wanted.record:
         found = described(ZoneView(record=view.record))
         late = f", and its serial {view.serial} is behind {others[0]}" if others else ""
-        return [f"{where}: {found}{late}; wanted is {described(ZoneView(record=wanted.record))}"]
+        return [f"{where}: {found}{late}; expected: {described(ZoneView(record=wanted.record))}"]
     return [f"{where}: its serial {view.serial} is behind {others[0]}"] if others else []
 
 
 def _of_clients(wanted: WantedRecord, clients: ResolverView, passing: tuple[str, ...]) -> list[str]:
-    where = f"the resolver {clients.resolver}, asked for {clients.asked}"
-    doctor = "svcagent doctor --only cname says what to write"
+    where = f"the resolver {clients.resolver}, queried for {clients.asked}"
+    doctor = "To find the cause: svcagent doctor --only cname"
     if clients.problem:
-        return [f"{where}: {clients.problem}; {doctor}"]
+        return [f"{where}: {clients.problem}. {doctor}"]
     if clients.target != wanted.record.target:
-        return [f"{where}: names {clients.target or 'no CNAME'}, not {wanted.record.target}"]
+        return [f"{where}: returns {clients.target or 'no CNAME'}, not {wanted.record.target}"]
     if not wanted.is_in_consul:
-        return [] if clients.addresses else [f"{where}: follows the CNAME to no address"]
+        return [] if clients.addresses else [f"{where}: returns the CNAME, but no address"]
     foreign = sorted(set(clients.addresses) - set(passing))
     if foreign:
-        return [f"{where}: names {', '.join(foreign)}, where no passing instance of {wanted.service} is"]
+        return [f"{where}: returns {', '.join(foreign)}, where no instance of {wanted.service} passes"]
     if not clients.addresses:
         what = (
-            f"although {', '.join(passing)} pass; {doctor}"
+            f"although {', '.join(passing)} pass. {doctor}"
             if passing
             else f"and no instance of {wanted.service} passes"
         )
-        return [f"{where}: follows the CNAME to no address, {what}"]
+        return [f"{where}: returns the CNAME, but no address, {what}"]
     return []
 
 

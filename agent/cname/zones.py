@@ -23,9 +23,9 @@ def resolver(settings: DnsSettings) -> DnsServer:
     except dns.exception.DNSException:
         found = []
     if not found:
-        problem, remedy = "this host has no resolver", "name one in /etc/resolv.conf, or set dns.resolver"
+        problem, remedy = "this host has no resolver", "add one to /etc/resolv.conf, or set dns.resolver"
         raise BadDefinition([Fault("/etc/resolv.conf", "", problem, remedy)])
-    return DnsServer(found[0], DNS_PORT, settings.timeout)
+    return DnsServer(found[0], DNS_PORT, settings.timeout, source="/etc/resolv.conf")
 
 
 def authority(settings: DnsSettings) -> DnsServer:
@@ -46,16 +46,16 @@ def find_zone(server: DnsServer, name: str) -> str:
         answer = server.ask(candidate, "CNAME", is_recursive=True)
         if answer.rcode not in ("NOERROR", "NXDOMAIN"):
             raise Rejected(
-                f"the DNS server {server} answers {answer.rcode} when it is asked for the zone of {name}; does it hold "
-                "that zone, and permit this host's questions (allow-query)? Write the zone in the definition, or "
-                "correct dns.server",
+                f"the DNS server {server.described} answers {answer.rcode} to a query for the zone of {name}. "
+                "Check that it serves that zone and permits this host's queries (allow-query), set zone in the "
+                "definition, or correct dns.server",
                 kind="zone-unknown",
             )
         beside = answer.soa_owner()
         if beside and f".{candidate}".endswith(f".{beside}"):
             return beside
     raise Rejected(
-        f"the DNS server {server} knows no zone that holds {name}; write the zone in the definition",
+        f"the DNS server {server.described} knows no zone of {name}; set zone in the definition, or dns.server",
         kind="zone-unknown",
     )
 
@@ -68,8 +68,9 @@ def name_servers(server: DnsServer, zone: str, fallback: DnsServer) -> dict[str,
     answer = server.ask(zone, "NS", is_recursive=True)
     if answer.rcode != "NOERROR":
         raise Rejected(
-            f"the DNS server {server} answers {answer.rcode} when it is asked for the servers of {zone}; does it hold "
-            "that zone, and permit this host's questions (allow-query)? If it asks for the key, set dns.sign_queries",
+            f"the DNS server {server.described} answers {answer.rcode} to a query for the servers of {zone}. Check "
+            "that it serves that zone and permits this host's queries (allow-query). If it requires the key, set "
+            "dns.sign_queries",
             kind="zone-unknown",
         )
     names = sorted(text(record.target) for record, _ttl in answer.records(NS, zone))

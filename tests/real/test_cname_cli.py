@@ -124,7 +124,7 @@ def test_a_sync_writes_the_textfile(site: CnameHost, tmp_path: Path) -> None:
     assert "in place" in state("sync", "--dry-run", code=1)
     assert "conflict" in state("sync", code=1)
     unwritten = site.cname("sync", SVCAGENT_TEXTFILE_DIR=str(tmp_path / "nowhere"))
-    assert (unwritten.code, "node_exporter is not told" in unwritten.err) == (1, True)
+    assert (unwritten.code, "metrics of this command are not written" in unwritten.err) == (1, True)
 
 
 @pytest.mark.parametrize("arguments", [("plan",), ("sync", "--dry-run")])
@@ -274,7 +274,7 @@ def test_an_older_generation_gives_way_quietly(site: CnameHost) -> None:
     result = site.cname("sync")
 
     assert (result.code, result.err) == (0, "")
-    assert "gives way" in result.out
+    assert "deferred" in result.out
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_two_definitions_of_one_record_are_a_fault(site: CnameHost) -> None:
     ("settings", "code", "said"),
     [
         ({"SVCAGENT_DNS_SERVER": ""}, 78, "dns.server"),
-        ({"SVCAGENT_DNS_KEY_FILE": ""}, 78, "need a key"),
+        ({"SVCAGENT_DNS_KEY_FILE": ""}, 78, "require a key"),
         ({"SVCAGENT_DNS_KEY_FILE": "/nowhere.key"}, 78, "does not exist"),
         ({"SVCAGENT_DNS_SERVER": "127.0.0.1:9"}, 69, "does not answer"),
         ({"CONSUL_HTTP_ADDR": "127.0.0.1:9"}, 69, "cannot reach"),
@@ -363,7 +363,7 @@ def test_the_key_is_never_shown(site: CnameHost, tmp_path: Path) -> None:
     assert result.code == 0
     assert f"chmod o-r {exposed}" in result.err
     assert in_environment.code == 1
-    assert "another secret than SVCAGENT_DNS_KEY_SECRET has" in in_environment.err
+    assert "BADSIG" in in_environment.err
     for secret in (site.dns.key.secret, "c2VjcmV0"):
         assert secret not in result.text + in_environment.text
 
@@ -486,8 +486,8 @@ def test_status_without_a_record(site: CnameHost) -> None:
     result = site.cname("status")
 
     assert result.code == 1
-    assert result.err.count("the record does not exist; wanted is CNAME") == 2
-    assert "names no CNAME" in result.err
+    assert result.err.count("the record does not exist; expected: CNAME") == 2
+    assert "returns no CNAME" in result.err
 
 
 def test_status_with_an_instance_that_does_not_pass(site: CnameHost) -> None:
@@ -500,7 +500,7 @@ def test_status_with_an_instance_that_does_not_pass(site: CnameHost) -> None:
     result = site.cname("status")
 
     assert result.code == 1
-    assert f"names {site.consul.address}, where no passing instance of chocon is" in result.err
+    assert f"returns {site.consul.address}, where no instance of chocon passes" in result.err
 
 
 def test_status_with_a_server_that_is_silent(site: CnameHost, servers: tuple[Dns, Bind, Bind]) -> None:
@@ -587,7 +587,7 @@ def test_doctor_names_a_zone_that_remembers_absence_for_long(host: ConsulHost, s
         result = CnameHost(site.home, dns, site.resolver, host).doctor()
 
     assert result.code == 1
-    assert f"in the SOA of {ZONE}, as its last number (minimum): 60" in result.out
+    assert f"set the last number (minimum) in the SOA of {ZONE} to 60" in result.out
 
 
 def test_doctor_suggests_signed_questions_where_the_zone_asks_for_the_key(host: ConsulHost, site: CnameHost) -> None:

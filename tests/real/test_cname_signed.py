@@ -176,7 +176,7 @@ def test_a_zone_that_this_host_may_not_ask_for() -> None:
             find_zone(settings(closed, is_signing=False), f"www.{ZONE}")
         (view,) = observe_servers(closed.provider().server, closed.provider().server, wanted("www"))
 
-    assert "With the key" not in str(caught.value)
+    assert "signed queries" not in str(caught.value)
     assert "allow-query" in view.problem
 
 

@@ -319,7 +319,7 @@ def test_of_hosts_that_find_a_dns_conflict_concurrently_one_notifies(
 
     concurrently(lambda _number: sync(next(hosts)), range(3))
     here = _site(consul, "host4")
-    sync(here, RecordOutcome.GIVES_WAY)
+    sync(here, RecordOutcome.DEFERRED)
     sync(here)
     assert endpoint.titles == ["web: conflict in DNS, www.example.com. differs from its definition"]
     assert len(sent.find(consul, where)[0]) == 1

@@ -48,9 +48,9 @@ def test_a_key_file(file: Path, content: str) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "holds no key"),
-        ("zone x { };", "holds no key"),
-        (GENERATED + GENERATED, "holds 2 keys"),
+        ("", "contains no key"),
+        ("zone x { };", "contains no key"),
+        (GENERATED + GENERATED, "contains 2 keys"),
         (f'key "a" {{ secret "{SECRET}"; }};', "no algorithm"),
         ('key "a" { algorithm hmac-sha256; };', "no secret"),
         (GENERATED.replace("sha256", "md5"), "hmac-md5 is too weak"),

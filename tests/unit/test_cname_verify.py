@@ -30,7 +30,7 @@ BOTH = (instance("10.0.0.1"), instance("10.0.0.2"))
     ("servers", "clients", "instances", "said"),
     [
         ((FIRST, SECOND), CLIENTS, BOTH, None),
-        ((), CLIENTS, BOTH, "names no servers"),
+        ((), CLIENTS, BOTH, "has no NS records"),
         ((FIRST, ServerView("ns2.z.", "a", 6, RECORD)), CLIENTS, BOTH, "ns2.z. (a): its serial 6 is behind 7"),
         (
             (FIRST, ServerView("ns2.z.", "a", 6)),
@@ -45,13 +45,13 @@ BOTH = (instance("10.0.0.1"), instance("10.0.0.2"))
             "behind 0",
         ),
         ((FIRST, ServerView("ns2.z.", "a", 7, PublishedRecord(TARGET, 5))), CLIENTS, BOTH, "TTL 5"),
-        ((FIRST,), ResolverView("r", "x.z.", None, ()), BOTH, "names no CNAME, not"),
-        ((FIRST,), ResolverView("r", "x.z.", "y.", ("10.0.0.1",)), BOTH, "names y., not"),
+        ((FIRST,), ResolverView("r", "x.z.", None, ()), BOTH, "returns no CNAME, not"),
+        ((FIRST,), ResolverView("r", "x.z.", "y.", ("10.0.0.1",)), BOTH, "returns y., not"),
         ((FIRST,), ResolverView("r", "x.z.", problem="answers SERVFAIL"), BOTH, "svcagent doctor --only cname"),
         ((FIRST,), ResolverView("r", "x.z.", TARGET, ()), BOTH, "although 10.0.0.1, 10.0.0.2 pass"),
         ((FIRST,), ResolverView("r", "x.z.", TARGET, ()), (), "no instance of chocon passes"),
-        ((FIRST,), ResolverView("r", "x.z.", TARGET, ("10.0.0.3",)), BOTH, "10.0.0.3, where no passing"),
-        ((FIRST,), CLIENTS, (instance("10.0.0.1", "warning"),), "10.0.0.1, where no passing"),
+        ((FIRST,), ResolverView("r", "x.z.", TARGET, ("10.0.0.3",)), BOTH, "10.0.0.3, where no instance"),
+        ((FIRST,), CLIENTS, (instance("10.0.0.1", "warning"),), "10.0.0.1, where no instance"),
     ],
 )
 def test_what_is_wrong_with_a_record(
@@ -75,3 +75,18 @@ def test_a_target_outside_consul_needs_addresses_alone() -> None:
 
     assert not report(outside, (FIRST,), CLIENTS, ()).problems
     assert report(outside, (FIRST,), ResolverView("r", "x.z.", TARGET, ()), ()).problems
+
+
+@pytest.mark.parametrize(
+    ("view", "line"),
+    [
+        (
+            ServerView("ns2.z.", "a:53", problem="the DNS server a:53 does not answer"),
+            "ns2.z.: the DNS server a:53 does",
+        ),
+        (ServerView("ns2.z.", "a:53", problem="it does not serve z."), "ns2.z. (a:53): it does not serve z."),
+        (ServerView("ns2.z.", "a:53", 7), "ns2.z. (a:53): does not have the record yet"),
+    ],
+)
+def test_a_late_server_is_named_once(view: ServerView, line: str) -> None:
+    assert view.line.startswith(line)

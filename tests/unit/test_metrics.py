@@ -187,7 +187,7 @@ def test_ended_series_are_removed(metrics: Metrics) -> None:
         (False, "in place", "in place"),
         (True, "created", "in place"),
         (True, "repaired", "in place"),
-        (False, "gives way", "gives way"),
+        (False, "deferred", "deferred"),
         (False, "conflict", "conflict"),
         (False, "unreachable", "unreachable"),
     ],
