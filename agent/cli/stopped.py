@@ -28,7 +28,7 @@ def warn_of_stopped(settings: Settings, consul: Consul, engine: "Engine", defini
         }
         found = {one: stopped for one, name in named.items() if (stopped := find_stopped(name, engine.find(name)))}
     except DockerUnreachable as error:
-        logs.log(f"not looked for stopped containers: {error}")
+        logs.log(f"stopped containers not determined: {error}")
         return
     checks = consul.checks() if found else {}
     for service_id, stopped in found.items():

@@ -39,8 +39,8 @@ def existing(docker: EngineConnection, name: str) -> Inspect:
     found = inspect(docker, name)
     if found is None:
         raise NotFound(
-            f"Docker at {docker.address} has no container {name}; start it once by hand (docker run --name {name} …), "
-            "or correct reload.container in the definition"
+            f"container {name} does not exist (Docker at {docker.address}); start it once by hand "
+            f"(docker run --name {name} …), or correct reload.container in the definition"
         )
     return found
 

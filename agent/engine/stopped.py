@@ -42,17 +42,17 @@ def find_stopped(name: str, container: Container | None) -> StoppedContainer | N
     """Return how the container is stopped; None if it runs, or if Docker restarts it."""
     start = f"docker start {name}"
     if container is None:
-        return StoppedContainer(f"there is no container {name}", "", by_hand=False)
+        return StoppedContainer(f"container {name} does not exist", "", by_hand=False)
     match container.status:
         case "paused":
             return StoppedContainer(
-                f"the container {name} is paused (docker pause)", f"docker unpause {name}", by_hand=True
+                f"container {name} is paused (docker pause)", f"docker unpause {name}", by_hand=True
             )
         case "created" if not container.start_error:
-            return StoppedContainer(f"the container {name} has never been started", start, by_hand=True)
+            return StoppedContainer(f"container {name} has never been started", start, by_hand=True)
         case "created" | "exited" | "dead":
             by_hand = container.status == "exited" and _is_by_hand(container)
-            return StoppedContainer(f"the container {name} is stopped: {_said(container)}", start, by_hand)
+            return StoppedContainer(f"container {name} {_cause(container, by_hand=by_hand)}", start, by_hand)
     return None
 
 
@@ -76,9 +76,13 @@ def _is_by_hand(container: Container) -> bool:
     return policy == "on-failure" and (not retries or container.restart_count < int(retries))
 
 
-def _said(container: Container) -> str:
+def _cause(container: Container, *, by_hand: bool) -> str:
     if container.start_error:
-        return f"it could not be started ({container.start_error})"
+        return f"is stopped: it could not be started ({container.start_error})"
     if container.oom_killed:
-        return "it ran out of memory and was killed"
-    return f"it exited with status {container.exit_code}"
+        return "is stopped: it ran out of memory and was killed"
+    if not by_hand:
+        return f"is stopped: it exited with status {container.exit_code}"
+    if container.exit_code == 0 and container.restart_policy.partition(":")[0] not in ("always", "unless-stopped"):
+        return "ended with status 0; svcagent treats it as stopped by an operator"
+    return f"was stopped by an operator (exit status {container.exit_code})"

@@ -37,10 +37,14 @@ class VersionDecision:
 
 @dataclass(frozen=True)
 class HostProgress:
-    """The instances that run the pinned digest, and those that can take it but do not run it yet."""
+    """The instances that run the pinned digest, and those that can take it but do not run it yet.
+
+    ``unpublished`` are those missing instances whose host has published no state.
+    """
 
     done: frozenset[InstanceKey] = frozenset()
     missing: frozenset[InstanceKey] = frozenset()
+    unpublished: frozenset[InstanceKey] = frozenset()
 
     @property
     def hosts_missing(self) -> frozenset[str]:
@@ -54,7 +58,10 @@ class HostProgress:
 
     @property
     def waits_for(self) -> str:
-        return some_of(sorted(self.hosts_missing))
+        hosts = some_of(sorted(self.hosts_missing))
+        if silent := some_of(sorted({node for node, _service_id in self.unpublished})):
+            hosts += f" (no state published by {silent}: check that the definition there has a reload section)"
+        return hosts
 
 
 def decide(
@@ -100,7 +107,8 @@ def decide(
 def progress(pin: Pin, hosts: Mapping[InstanceKey, HostState], awaited: Collection[InstanceKey]) -> HostProgress:
     states = {instance: state_of(hosts, instance) for instance in awaited}
     done = frozenset(instance for instance, state in states.items() if state and state.digest == pin.digest)
-    return HostProgress(done, frozenset(awaited) - done)
+    unpublished = frozenset(instance for instance, state in states.items() if state is None)
+    return HostProgress(done, frozenset(awaited) - done, unpublished)
 
 
 def agree(

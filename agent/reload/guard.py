@@ -211,8 +211,7 @@ def _stopped(seen: Observed) -> Iterator[Obstacle]:
         yield Obstacle(
             ObstacleKind.STOPPED,
             stopped.what,
-            f"when that is done, run: {stopped.start}. To replace it all the same: "
-            f"svcagent reload {seen.service.id} --force",
+            f"{stopped.remedy}. To replace it now: svcagent reload {seen.service.id} --force",
         )
 
 

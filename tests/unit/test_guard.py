@@ -23,7 +23,9 @@ NONE = MinHealthy(value=0, is_percent=False)
 HALF = MinHealthy(value=50, is_percent=True)
 ALL = MinHealthy(value=100, is_percent=True)
 CLOSED = WindowState(is_open=False)
-STOPPED = StoppedContainer("the container web is stopped: it exited with status 143", "docker start web", by_hand=True)
+STOPPED = StoppedContainer(
+    "container web was stopped by an operator (exit status 143)", "docker start web", by_hand=True
+)
 
 
 def _instance(
