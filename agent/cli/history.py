@@ -9,7 +9,7 @@ from agent.cli import context
 from agent.cli.fleet_input import service_of
 from agent.cli.fleet_output import first_line, moment, short
 from agent.cli.maint_output import shown
-from agent.cli.options import current, output_options
+from agent.cli.options import Count, current, output_options
 from agent.cli.output import GAP, show_document, show_line, show_table, show_warning
 from agent.definitions import Settings
 from agent.errors import ConsulUnreachable
@@ -28,15 +28,15 @@ SLOWEST = 3
     "  svcagent --json history keyword-suggest"
 )
 @click.argument("name", shell_complete=context.complete_name)
-@click.option("--host", metavar="NODE", help="Of one host alone, by its name in Consul.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at most.")
+@click.option("--host", metavar="NODE", help="Only this host, by its name in Consul.")
+@click.option("--limit", type=Count(), default=20, show_default=True, help="Maximum number of reloads to show.")
 @output_options
 def history(name: str, *, host: str | None, limit: int) -> int:
-    """Show past reloads of NAME on all hosts, the newest first, with seconds by step.
+    """Show past reloads of NAME on all hosts, newest first, with the seconds of each step.
 
-    Each host keeps its last 20 in Consul and its last 200 on disk. On a terminal only the error, or else the steps that
-    took longest are shown, as far as they fit; -v, a pipe and --json show everything. The exit code is 69 when Consul
-    cannot be asked; what this host has on disk is shown then.
+    Each host keeps its last 20 reloads in Consul and its last 200 on disk. A terminal shows the error, or else the
+    longest steps, as far as they fit; -v, a pipe and --json show everything. If Consul does not answer, shows what this
+    host has on disk and exits 69.
     """
     settings = context.settings()
     with context.consul(settings) as consul:
@@ -45,7 +45,7 @@ def history(name: str, *, host: str | None, limit: int) -> int:
             found = pasts.read(consul, service, limit, host)
             hosts = pasts.hosts(consul, service) if host and not found else ()
         except ConsulUnreachable as error:
-            show_warning(f"{error}. What follows is what this host has on disk")
+            show_warning(f"{error}. Showing only what this host has on disk")
             found = _from_disk(settings, name, limit, host)
             _show(found, _unknown(name, host))
             return error.exit_code

@@ -32,6 +32,15 @@ class Options:
     least_exit_code: int = 0
 
 
+class Count(click.IntRange):
+    """A number from 1. click would call it an "integer range" in messages."""
+
+    name = "number"
+
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+
 def _remember(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:  # click's signature
     if value:
         setattr(ctx.ensure_object(Options), str(parameter.name), True)

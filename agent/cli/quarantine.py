@@ -74,19 +74,19 @@ def _blocked(settings: Settings, consul: Consul, service: str) -> list[Blocked]:
     "  svcagent quarantine clear keyword-suggest sha256:4f53cda1"
 )
 def quarantine() -> None:
-    """Show and clear versions that no host takes: quarantined, because they failed, or suspect."""
+    """Show and clear versions that no host takes: quarantined because they failed, or suspect."""
 
 
 @quarantine.command("list", epilog="\b\nExamples:\n  svcagent quarantine list\n  svcagent quarantine list --json")
 @click.argument("name", required=False, shell_complete=context.complete_name)
 @output_options
 def list_(name: str | None) -> None:
-    """Show which digests are quarantined or suspect, by which host, since when and why.
+    """Show quarantined and suspect digests with host, time and cause.
 
-    A digest is quarantined when it failed on a host where the old version then passed the same checks. It is suspect
-    while the host or process that was taking it has disappeared, or could not return to service. With NAME, the last
-    lines of the failed container are shown too, if [log] share_tails is on; they are also in that host's log. Without
-    NAME: all services that Consul knows.
+    A digest is quarantined if it failed on a host where the old version then passed the same checks. It is suspect
+    while the host or process that reloaded to it has disappeared, or is still out of service. With NAME, also prints
+    the last lines of the failed container if [log] share_tails is on; they are also in that host's log. Without NAME:
+    all services in Consul.
     """
     settings = context.settings()
     with context.consul(settings) as consul:
@@ -114,7 +114,7 @@ def list_(name: str | None) -> None:
     )
     for one in found:
         if name and isinstance(one.cause, Quarantine) and one.cause.log:
-            show_line(f"\nThe last lines that {one.digest} printed on {one.cause.node}:")
+            show_line(f"\nLast lines of {one.digest} on {one.cause.node}:")
             for line in one.cause.log.splitlines():
                 show_line(f"  {line}")
 
@@ -127,14 +127,14 @@ def list_(name: str | None) -> None:
 )
 @click.argument("name", shell_complete=context.complete_name)
 @click.argument("digest", required=False)
-@click.option("--all", "every", is_flag=True, help="Every digest of NAME.")
+@click.option("--all", "every", is_flag=True, help="All digests of NAME.")
 @output_options
 def clear(name: str, digest: str | None, *, every: bool) -> None:
-    """Let hosts take a digest of NAME again that is quarantined or suspect.
+    """Clear a quarantined or suspect digest of NAME, so that hosts take it again.
 
-    The beginning of a digest is enough if it is unambiguous, and DIGEST may be left out if there is only one. The next
-    reload takes it if the tag still points to it or its rollout is under way. A suspect version is cleared without this
-    command when its host has recovered; clear it here if that host does not come back and the version is not at fault.
+    An unambiguous prefix of DIGEST is enough; omit it if there is only one. The next reload takes the digest if the tag
+    still points to it or its rollout is in progress. A suspect version is cleared automatically when its host has
+    recovered; clear it here if that host does not return and the version is not at fault.
     """
     if digest and every:
         raise click.UsageError("Give a DIGEST or --all, not both.")
@@ -150,10 +150,10 @@ def clear(name: str, digest: str | None, *, every: bool) -> None:
     if current().as_json:
         show_document([{**one.document(), "by": by} for one in cleared])
     for one in cleared:
-        show_line(f"{service}: {one.digest} is cleared by {by}; {_was(one)}")
+        show_line(f"{service}: {one.digest} was cleared by {by}; {_was(one)}")
     if pin is not None and any(one.digest == pin.digest for one in cleared):
         show_line(
-            f"{service}: its rollout continues: the next reloads take it, even if {pin.image} has a newer digest. "
+            f"{service}: the rollout of this digest continues, even if {pin.image} has a newer one. "
             f"To take what the tag points to instead, run: {shlex.join(['svcagent', 'reload', service, '--force'])}"
         )
     if not cleared:
@@ -170,11 +170,11 @@ def _chosen(service: str, digest: str | None, there: Collection[str]) -> set[str
     begin = digest if ":" in digest else f"sha256:{digest}"
     matching = sorted(one for one in there if one.startswith(begin))
     if len(matching) > 1:
-        raise click.BadParameter(f"{digest!r} begins more than one: {', '.join(matching)}", param_hint="DIGEST")
+        raise click.BadParameter(f"{digest!r} matches several digests: {', '.join(matching)}", param_hint="DIGEST")
     if not matching and not _FULL.fullmatch(begin):
         names = ", ".join(sorted(there)) or "none"
         raise click.BadParameter(
-            f"no quarantined digest of {service} begins with {digest!r}; there is: {names}", param_hint="DIGEST"
+            f"no quarantined digest of {service} begins with {digest!r}; quarantined: {names}", param_hint="DIGEST"
         )
     return set(matching)
 
@@ -182,5 +182,5 @@ def _chosen(service: str, digest: str | None, there: Collection[str]) -> set[str
 def _was(blocked: Blocked) -> str:
     since = f" at {shown(blocked.since)}" if blocked.since else ""
     if not isinstance(blocked.cause, Quarantine):
-        return f"before: {blocked.why}"
-    return f"it had failed on {blocked.cause.node}{since}: {blocked.why}" if since else f"before: {blocked.why}"
+        return f"cause: {blocked.why}"
+    return f"it failed on {blocked.cause.node}{since}: {blocked.why}" if since else f"cause: {blocked.why}"

@@ -24,10 +24,9 @@ from agent.reload.repair import repair, revive_containers
 def recover(names: tuple[str, ...]) -> int:
     """Finish or roll back a reload that crashed on this host.
 
-    Afterwards a ready container runs (the new one, else the old one), the service is in service again, and lock and
-    session are released. register and reload do this first, and the daemon within a minute, so this command is rarely
-    needed. A running reload is not changed. Services are recovered even if another file has faults; the exit
-    code is then 78.
+    Starts a ready container (the new one, else the old one), returns the service, and releases lock and session.
+    register and reload do this first, and the daemon does it within a minute, so this command is rarely needed. Does
+    not change a running reload. Recovers services even if another file has faults; the exit code is then 78.
     """
     settings, clock, interrupts = context.settings(), context.system_clock(), Interrupts()
     state_dir = context.state_directory(settings, is_needed=False)

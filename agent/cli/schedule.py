@@ -9,7 +9,7 @@ from itertools import islice
 import click
 
 from agent.cli import context
-from agent.cli.options import current, output_options
+from agent.cli.options import Count, current, output_options
 from agent.cli.output import show_document, show_table, show_warning
 from agent.daemon.schedule import Schedule, schedule_of
 from agent.daemon.status import read_status
@@ -39,9 +39,7 @@ class Timetable:
     "  svcagent --json schedule"
 )
 @click.argument("name", required=False, shell_complete=context.complete_name)
-@click.option(
-    "--count", type=click.IntRange(min=1), default=5, show_default=True, help="Number of runs to show for each service."
-)
+@click.option("--count", type=Count(), default=5, show_default=True, help="Number of runs to show for each service.")
 @output_options
 def schedule(name: str | None, *, count: int) -> None:
     """Show when svcagent run will reload this host's services next, or why it never will.

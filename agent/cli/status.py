@@ -31,12 +31,12 @@ from agent.text import quoted_command, short_digest
 @click.argument("name", required=False, shell_complete=context.complete_name)
 @output_options
 def status(name: str | None) -> int:
-    """Show what this host's services are doing: health, registration, container, maintenance. And the daemon.
+    """Show this host's services (health, registration, container, maintenance) and the daemon.
 
-    Also shows a pause, a newer image that this host has seen, quarantined versions, reloads that crashed and are not
-    recovered yet, and registrations that no definition defines. The exit code is 69 when Docker cannot be reached, and
-    1 when it or Consul's KV refuses; the rest is shown all the same. Files with faults are left out (exit code 78; with
-    NAME only if NAME is in one of them).
+    Also shows pauses, newer images that this host has seen, quarantined versions, crashed reloads that are not
+    recovered yet, and registrations that no definition defines. Exits 69 if Docker does not answer, and 1 if Docker or
+    Consul's KV refuses; shows the rest anyway. Files with faults are left out (exit code 78; with NAME only if NAME is
+    in one of them).
     """
     settings = context.settings()
     loaded = context.definitions(settings, [name] if name else [])

@@ -162,11 +162,11 @@ def test_quarantine_lists_and_clears(run: Callable[..., str], consul: Consul, we
         assert OLD in run("quarantine", "clear", web, *unclear, code=2)
     rollout.pin(consul, web, Pin(IMAGE, OLD, "host1", NOW), 0)
     cleared = run("quarantine", "clear", web, "000")
-    assert f"{web}: {OLD} is cleared by " in cleared
+    assert f"{web}: {OLD} was cleared by " in cleared
     assert f"svcagent reload {web} --force" in cleared, "its rollout goes on: how to take a newer one instead"
     assert "neither quarantined nor suspect" in run("quarantine", "clear", web, OLD)
     other = run("quarantine", "clear", web)
-    assert f"{NEW} is cleared by " in other
+    assert f"{NEW} was cleared by " in other
     assert "--force" not in other
     assert "nothing to clear" in run("quarantine", "clear", web)
     assert json.loads(run("quarantine", "clear", web, "--all", "--json")) == []
@@ -421,7 +421,7 @@ def test_history_is_read_from_disk_without_consul(run: Callable[..., str], svcag
 
     said = run("history", "web", code=69, CONSUL_HTTP_ADDR="127.0.0.1:1")
     assert "here\treloaded" in said
-    assert "What follows is what this host has on disk" in said
+    assert "Showing only what this host has on disk" in said
     assert "\treloaded" not in run("history", "web", "--host", "there", code=69, CONSUL_HTTP_ADDR="127.0.0.1:1")
 
 
