@@ -84,10 +84,11 @@ def sync(names: tuple[str, ...], *, dry_run: bool, force: bool, wait: float) -> 
 @_names
 @output_options
 def status(names: tuple[str, ...]) -> int:
-    """Show what clients see: the record on every server of its zone, and the addresses that the resolver returns.
+    """Show what clients see: records on all servers, and addresses.
 
-    Requires no key. Exits 1 if a server lacks the record or is behind, or if the resolver returns an address where no
-    instance passes; 69 if the only problem is that a server does not answer.
+    Queries every server of the zone for the record, and the resolver down to addresses. Requires no key. Exits 1 if a
+    server lacks the record or is behind, or if the resolver returns an address where no instance passes; 69 if the
+    only problem is that a server does not answer.
     """
     from agent.cname import verify, zones
 
@@ -107,9 +108,9 @@ def status(names: tuple[str, ...]) -> int:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_record)
 @output_options
 def adopt(names: tuple[str, ...]) -> int:
-    """Let svcagent manage an existing record that matches its definition, by adding the marker.
+    """Let svcagent manage an existing record, by adding the marker.
 
-    Reports any other record and does not change it (exit 1).
+    The record must match its definition. Any other record is reported and not changed (exit 1).
     """
     with cname_context(names) as here:
         results = here.sync.adopt(here.wanted)

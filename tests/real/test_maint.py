@@ -376,7 +376,7 @@ def test_expire_disables_expired_maintenance_and_reports_it_once(site: MaintHost
 
     wait_until(is_over, 10, "its end has come")
 
-    assert f"{web}: maintenance disabled" in said
+    assert f"{web}: maintenance expired and was disabled" in said
     assert site.at_server.passing(web) == (NODE,)
     assert site.maint("expire") == ""
 
@@ -424,7 +424,7 @@ def test_register_and_reload_end_expired_maintenance(site: MaintHost) -> None:
         assert "check defined-real is critical" in site.shown(*verb, code=code)
         assert site.notes("defined") is not None
         site.ask.put("/v1/agent/check/pass/defined-real")
-        assert "defined: maintenance disabled" in site.shown(*verb, code=code)
+        assert "defined: maintenance expired and was disabled" in site.shown(*verb, code=code)
         assert site.notes("defined") is None
     file.unlink()
     site.shown("register", "--allow-empty")
@@ -445,7 +445,7 @@ def test_the_host_has_an_owner_a_reason_and_an_end_too(site: MaintHost, web: str
     wait_until(lambda: parse(site.reason("_node_maintenance") or "").is_over(datetime.now(UTC)), 10, "it is over")
     assert f"check {web}-real is critical" in site.maint("expire", code=75)
     site.ask.put(f"/v1/agent/check/pass/{web}-real")
-    assert f"{NODE} (this host): maintenance disabled" in site.maint("expire")
+    assert f"{NODE} (this host): maintenance expired and was disabled" in site.maint("expire")
     assert site.at_server.passing(web) == (NODE,)
 
 
