@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import click
 
 from agent.cli.options import current
-from agent.cli.output import set_up_logs, show_warning
+from agent.cli.output import set_up_logs, show_fault
 from agent.clock import Clock, Deadline, SystemClock
 from agent.consul import AgentSelf, Consul
 from agent.definitions import (
@@ -157,7 +157,7 @@ def leave_out_faulty_files(faults: Collection[Fault], good: Collection[Definitio
     for fault in faults:
         if fault not in options.faults:
             options.faults += (fault,)
-            show_warning(str(fault), file=fault.file)
+            show_fault(fault)
     if faults and is_all:
         options.least_exit_code = BadDefinition.exit_code
 

@@ -23,9 +23,10 @@ EXAMPLES = """Examples:
 
 OPTIONS = {
     "-V, --version": "Show the version and exit.",
-    "--config FILE": "Settings.  [default: /etc/svcagent/svcagent.toml]",
-    "--services-dir DIR": "Definitions.  [env: SVCAGENT_SERVICES_DIR; default: /etc/svcagent/services.d]",
-    "--state-dir DIR": "State files.  [env: SVCAGENT_STATE_DIR; default: /var/lib/svcagent]",
+    "--config FILE": "Settings file.  [default: /etc/svcagent/svcagent.toml]",
+    "--services-dir DIR": "Directory of service definitions.  "
+    "[env: SVCAGENT_SERVICES_DIR; default: /etc/svcagent/services.d]",
+    "--state-dir DIR": "Directory of state files.  [env: SVCAGENT_STATE_DIR; default: /var/lib/svcagent]",
     "--json": "One JSON document on standard output.",
     "-v, --verbose": "Log what happens on standard error.",
     "--log-format [auto|text|json|journal]": "How to log: key=value, one JSON object a line, or journal fields.  "
@@ -35,18 +36,18 @@ OPTIONS = {
 }
 
 VERBS = {
-    "validate": "Show every fault of every definition; change nothing.",
+    "validate": "Check all definition files; change nothing.",
     "schema": "Print the JSON Schema of a definition file, for editors.",
     "plan": "Show what register would change, field by field.",
-    "register": "Register the services of services.d in the local Consul agent; for boot.",
+    "register": "Register the services of services.d in the local Consul agent.",
     "deregister": "Deregister services that svcagent registered.",
     "reload": "Restart a service with its newest image, without a lost request.",
-    "run": "Run the daemon: registration, reloads, CNAMEs, ends of maintenance.",
+    "run": "Run the daemon: registration, reloads, CNAMEs, maintenance expiry.",
     "schedule": "Show the next reloads of the daemon, or why there are none.",
     "recover": "Finish or roll back a reload that crashed on this host.",
     "maint": "Enable, disable and show maintenance of a service or this host.",
     "cname": "Keep CNAMEs in internal DNS that point to services.",
-    "lock": "Show the lock under which one host after another reloads.",
+    "lock": "Show the lock that lets hosts reload one after the other.",
     "status": "Show this host's services and the daemon.",
     "pause": "Pause a service's reloads on all hosts.",
     "resume": "Resume paused reloads.",
@@ -61,7 +62,7 @@ VERBS = {
 ENDING = (
     'Shell completion: eval "$(_SVCAGENT_COMPLETE=bash_source svcagent)", or zsh_source, fish_source. '
     "Exit codes: 0 done or nothing to do, 1 failed, 2 usage, 3 a bug, 69 Consul, Docker, registry or DNS unreachable, "
-    "75 not now, 78 bad definition or settings, 130/143 interrupted and undone."
+    "75 refused for now, 78 bad definition or settings, 130/143 interrupted and undone."
 )
 
 

@@ -11,14 +11,16 @@ from agent.text import short_digest
 
 @click.group(epilog="Example: svcagent lock status keyword-suggest")
 def lock() -> None:
-    """Look at the lock that lets one host after the other reload a service."""
+    """Show the lock that lets hosts reload a service one after the other."""
 
 
-@lock.command(epilog="Examples: svcagent lock status keyword-suggest; svcagent --json lock status keyword-suggest")
+@lock.command(
+    epilog="\b\nExamples:\n  svcagent lock status keyword-suggest\n  svcagent --json lock status keyword-suggest"
+)
 @click.argument("name", shell_complete=context.complete_name)
 @output_options
 def status(name: str) -> None:
-    """Show who holds the lock of NAME, and who waits for it in which order.
+    """Show the holders and the queue of the lock of NAME.
 
     Holders that use consul lock are shown too, with node and command. Waiters that use consul lock are not shown: they
     are not in the queue, and compete with its first host.
@@ -32,8 +34,8 @@ def status(name: str) -> None:
         show_document(_document(found))
         return
     if found.holders or found.waiters:
-        rows = [("holds it", *_row(holder)) for holder in found.holders]
-        rows += [(f"waits, {place}", *_row(waiter)) for place, waiter in enumerate(found.waiters, 1)]
+        rows = [("holder", *_row(holder)) for holder in found.holders]
+        rows += [(f"waiter {place}", *_row(waiter)) for place, waiter in enumerate(found.waiters, 1)]
         show_table(("LOCK", "NODE", "PID", "WHAT", "SINCE", "STEP", "DIGEST", "SESSION"), rows)
     show_line(_summary(found))
     if found.holders:
@@ -52,9 +54,9 @@ def _advice(found: LockStatus) -> str:
     first = found.holders[0]
     process = f"ps -p {first.pid}" if first.pid is not None else "ps ax"
     return (
-        f"A holder that crashes loses the lock when its session ends, within {2 * SESSION_SECONDS} s, or earlier by "
-        "svcagent register or\nreload on its host. A holder that is still shown after that runs: look at it on "
-        f"{first.node or 'its node'} ({process}). To take the lock\naway all the same, end its session: "
+        f"A crashed holder loses the lock when its session expires, within {2 * SESSION_SECONDS} s, or earlier if "
+        "svcagent register or\nreload runs on its host. A holder that is still listed after that is running; check it "
+        f"on {first.node or 'its node'} ({process}). To release\nthe lock anyway, destroy its session: "
         f"curl -X PUT $CONSUL_HTTP_ADDR/v1/session/destroy/{first.session}\nA reload that loses its lock starts no "
         "further disruptive step, and restores its service."
     )

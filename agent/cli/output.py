@@ -13,9 +13,10 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,7 +25,7 @@ from agent import logs
 from agent.cli.help import VERBS
 from agent.cli.options import Options, current
 from agent.errors import BadDefinition, Fault, Interrupted, SvcagentError, TemporaryRefusal, UnexpectedError
-from agent.text import clean, printable
+from agent.text import clean, counted, printable
 
 LONGEST_CELL = 4000
 GAP = 2
@@ -108,8 +109,41 @@ def show_error(error: SvcagentError | Interrupted, options: Options) -> None:
     # An error that may pass without action must not raise an alarm.
     level = logs.WARNING if isinstance(error, TemporaryRefusal | Interrupted) else logs.ERROR
     _set_up_logs_once(options)
-    show_problem(str(error), level=level, **found)
+    if isinstance(error, BadDefinition):
+        _log_and_print(str(error), (fault_text(fault) for fault in error.faults), "red", level, found)
+    else:
+        show_problem(str(error), level=level, **found)
     _show_end(options, str(error), **found)
+
+
+def show_fault(fault: Fault) -> None:
+    """Print or log a fault of a file that the verb leaves out, as a warning."""
+    _log_and_print(str(fault), [fault_text(fault)], "yellow", logs.WARNING, {"file": fault.file})
+
+
+def show_faults(error: BadDefinition, summary: str) -> None:
+    """Report the faults, and print them by file, with the summary at the end."""
+    texts = []
+    for file, faults in groupby(error.faults, lambda fault: fault.file):
+        lines = [fault_text(fault, indent="  ") for fault in faults]
+        texts.append("\n".join([f"{file}: {counted(len(lines), 'error')}", *lines]))
+    found = {"kind": error.kind, "exit_code": error.exit_code, "faults": fault_documents(error.faults)}
+    _log_and_print(str(error), [*texts, *([summary] if summary else [])], "red", logs.ERROR, found)
+    _show_end(current(), str(error), **found)
+
+
+def fault_text(fault: Fault, indent: str = "") -> str:
+    """Return the fault for people, with its remedy on its own line. With an indent, it is below its file's name."""
+    where = [*([] if indent else [fault.file]), *([fault.path] if fault.path else [])]
+    remedy = f"\n{indent}  {fault.remedy}" if fault.remedy else ""
+    return indent + ": ".join([*where, fault.problem]) + remedy
+
+
+def _log_and_print(text: str, printed: Iterable[str], colour: str, level: int, fields: Mapping[str, object]) -> None:
+    if logs.is_structured():
+        logs.log(with_given_options(text), level=level, **fields)
+    for one in printed:
+        _print_error(f"svcagent: {with_given_options(one)}", colour)
 
 
 def show_usage(error: click.ClickException, options: Options) -> None:

@@ -30,7 +30,7 @@ from agent.registration.planner import Planner, RegistrationOptions
 from agent.reload.journal import journalled
 
 
-@click.command(epilog="Examples: svcagent register --dry-run; on boot: svcagent register --wait 5m")
+@click.command(epilog="\b\nExamples:\n  svcagent register --dry-run\nOn boot:\n  svcagent register --wait 5m")
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=context.complete_name)
 @click.option("--dry-run", is_flag=True, help="Print what would change, and change nothing: the same as plan.")
 @click.option(
@@ -40,26 +40,26 @@ from agent.reload.journal import journalled
     show_default=True,
     help="How long to wait for the local Consul agent to answer.",
 )
-@click.option("--adopt", is_flag=True, help="Take over services that something else registered under the same ID.")
-@click.option("--allow-empty", is_flag=True, help="Remove services even if there is no definition at all.")
+@click.option("--adopt", is_flag=True, help="Take over services that another tool registered under the same ID.")
+@click.option("--allow-empty", is_flag=True, help="Remove all services if there is no definition.")
 @click.option(
     "--allow-removals",
     is_flag=True,
-    help="Allow more than two removals that are more than half of the services that svcagent registered here, and "
+    help="Allow removing more than two services that are more than half of those that svcagent registered here, and "
     "changes from another directory than last time.",
 )
 @output_options
 def register(
     names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool, allow_empty: bool, allow_removals: bool
 ) -> int:
-    """Make the local Consul agent hold exactly what services.d says.
+    """Register the services of services.d in the local Consul agent, and remove those no longer defined.
 
-    Writes only what differs, and updates or removes only services that svcagent registered. Maintenance stays as it is,
-    unless it is an operator's and its end has come; a service that Consul removed while it was in maintenance is
-    registered in maintenance again. Reloads that crashed on this host are finished or rolled back.
+    Writes only what differs, and updates or removes only services that svcagent registered. Maintenance is not changed,
+    except that an operator's maintenance ends at its end time; a service that Consul removed while it was in
+    maintenance is registered in maintenance again. Reloads that crashed on this host are finished or rolled back.
 
     Files with faults are left out (exit code 78; with NAME only if NAME is in one of them): the services that they
-    define stay as they are, and no service is removed. A name that two files use is a fault of both.
+    define are not changed, and no service is removed. A name that two files use is a fault of both.
 
     A plan that removes too much, or that comes from another directory than last time, changes nothing and exits 1
     without --allow-removals. To see it: svcagent plan.

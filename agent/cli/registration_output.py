@@ -1,7 +1,7 @@
 """What ``register``, ``plan`` and ``deregister`` print about changes of registrations."""
 
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from agent.cli import context
@@ -22,6 +22,7 @@ from agent.registration import (
     Registration,
     refuse_unknown_nodes,
 )
+from agent.registration.plan import DEFINITION_CHANGED
 from agent.registration.planner import Planner, RegistrationOptions
 from agent.reload.journal import journalled
 
@@ -54,7 +55,9 @@ def keep(settings: Settings, change: Callable[[LastSeen], LastSeen]) -> None:
 
 
 def warn_of_record_error(error: SvcagentError) -> None:
-    show_warning(f"{error}. Until then, maintenance that Consul removes with a service is not enabled again")
+    show_warning(
+        f"{error}. Until this is corrected, maintenance that Consul removes with a service is not enabled again"
+    )
 
 
 def show_dry_run(settings: Settings, options: RegistrationOptions) -> int:
@@ -94,10 +97,18 @@ def show_plan(
     ]
     shown = plan if is_dry else changed
     if shown:
-        rows = [(str(change.action), change.service_id, what) for change in shown for what in _lines(change)]
+        rows = [
+            (str(change.action) if is_dry else _DONE[change.action], change.service_id, what)
+            for change in shown
+            for what in _lines(change, is_dry=is_dry)
+        ]
         show_table(("ACTION", "SERVICE", "WHAT"), rows)
     kept = sum(change.action is ChangeAction.KEEP for change in plan)
-    show_line(f"{len(changed)} {'to change' if is_dry else 'changed'}, {kept} unchanged")
+    refused = sum(change.action is ChangeAction.REFUSE for change in plan)
+    total = [f"{len(changed)} {'to change' if is_dry else 'changed'}", f"{kept} unchanged"]
+    total += [f"{refused} refused"] if refused else []
+    total += [f"{len(failed)} failed"] if failed else []
+    show_line(", ".join(total))
 
 
 def show_failures(plan: Iterable[Change], failures: Iterable[Failure]) -> None:
@@ -105,7 +116,7 @@ def show_failures(plan: Iterable[Change], failures: Iterable[Failure]) -> None:
         show_problem(f"{one.service_id}: {one.error}", service=one.service_id, exit_code=one.error.exit_code)
     for change in plan:
         if change.action is ChangeAction.REFUSE:
-            show_warning(f"{change.service_id} is not changed: {change.why}")
+            show_warning(f"{change.service_id}: not changed: {change.why}")
 
 
 def failure_document(failures: Iterable[Failure]) -> dict[str, object]:
@@ -118,8 +129,8 @@ def in_maintenance_again(service_id: str, text: str) -> str:
     what = f"{service_id} was" if service_id else "the maintenance of this host was"
     argument = shlex.quote(service_id) if service_id else "--node"
     return (
-        f"{what} removed from Consul while it was in maintenance, enabled {parse(text).describe()}; it is "
-        f"registered in the same maintenance again. To disable it, run: svcagent maint disable {argument}"
+        f"{what} removed from Consul while it was in maintenance, enabled {parse(text).describe()}; it is registered "
+        f"again in the same maintenance. To disable it, run: svcagent maint disable {argument}"
     )
 
 
@@ -129,8 +140,19 @@ def exit_code(plan: Iterable[Change], failures: Iterable[Failure] = ()) -> int:
     return max([one.error.exit_code for one in failures] + refused, default=0)
 
 
-def _lines(change: Change) -> list[str]:
-    return [change.why, *map(str, change.differences)] if change.action is ChangeAction.UPDATE else [change.why]
+_DONE: Mapping[ChangeAction, str] = {
+    ChangeAction.CREATE: "created",
+    ChangeAction.UPDATE: "updated",
+    ChangeAction.REMOVE: "removed",
+}
+
+
+def _lines(change: Change, *, is_dry: bool) -> list[str]:
+    if change.action is ChangeAction.CREATE and not is_dry and not change.replaces:
+        return ["registered"]
+    if change.why == DEFINITION_CHANGED and change.differences:
+        return [*map(str, change.differences)]
+    return [change.why, *map(str, change.differences)]
 
 
 def _document(change: Change) -> dict[str, object]:

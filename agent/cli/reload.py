@@ -6,8 +6,8 @@ from agent.clock import Interrupts
 
 
 @click.command(
-    epilog="Examples: svcagent reload keyword-suggest; svcagent reload --check keyword-suggest; in cron, every ten "
-    "minutes on every host: svcagent reload keyword-suggest",
+    epilog="\b\nExamples:\n  svcagent reload keyword-suggest\n  svcagent reload --check keyword-suggest\n"
+    "In cron, every ten minutes on every host:\n  svcagent reload keyword-suggest",
 )
 @click.argument("name", shell_complete=context.complete_name)
 @click.option("--check", "only_check", is_flag=True, help="Print whether there is a newer image; change nothing.")

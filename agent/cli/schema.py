@@ -10,6 +10,6 @@ from agent.definitions import schema as schema_of_a_definition
 def schema() -> None:
     """Print the JSON Schema of a definition file, for editors.
 
-    It says less than validate, which also sees what spans several fields or files.
+    It covers less than validate, which also checks rules across fields and files.
     """
     show_document(schema_of_a_definition())

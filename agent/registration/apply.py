@@ -98,7 +98,7 @@ def _register(consul: Consul, change: Change, probe: Callable[[Check], str]) -> 
     stale = list(change.stale_checks)
     if change.action is ChangeAction.UPDATE and "critical" in replaced.values():
         # Otherwise clients would be sent to the service while its failing check is replaced.
-        hold = {"ID": HOLD + change.service_id, "Name": "being exchanged", "TTL": "1h", "Status": "critical"}
+        hold = {"ID": HOLD + change.service_id, "Name": "being replaced by svcagent", "TTL": "1h", "Status": "critical"}
         consul.register_check({**hold, "ServiceID": change.service_id})
         stale.append(hold["ID"])
     for check_id in replaced:
@@ -119,7 +119,7 @@ def _assert_in_maintenance(consul: Consul, service_id: str, text: str, what: str
     if held is None or held.status != "critical" or held.notes != text:
         raise Conflict(
             f"{what}, but the Consul agent shows {'none' if held is None else 'another one'}: another process changed "
-            f"it at the same moment. See: svcagent maint status{argument}",
+            f"it at the same time. See: svcagent maint status{argument}",
             kind="maintenance-changed",
         )
 

@@ -34,8 +34,8 @@ def exclusive_registration(state_dir: Path, clock: Clock, wait: float) -> Iterat
         is_first = lock.try_acquire()
         if not is_first and not poll(lock.try_acquire, Deadline.after(clock, wait), LOCK_PAUSE):
             raise LockBusy(
-                f"another svcagent has been registering on this host for {wait:.0f} s (it holds {path}); try again "
-                f"when it has ended, or see it with: fuser -v {path}",
+                f"another svcagent process has been registering services on this host for {wait:.0f} s (lock file "
+                f"{path}). Try again when it has ended. To find it, run: fuser -v {path}",
                 kind="registration-running",
             )
         yield not is_first
@@ -140,7 +140,7 @@ class Registration:
 
 
 def _kept(change: Change) -> Change:
-    return Change(ChangeAction.KEEP, change.service_id, "no good file defines it, but a faulty one may")
+    return Change(ChangeAction.KEEP, change.service_id, "kept: no valid file defines it, but a file with errors may")
 
 
 def _readiness(change: Change) -> tuple[bool, bool, bool]:

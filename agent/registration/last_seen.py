@@ -120,7 +120,7 @@ class LastSeenFile:
             log(f"cannot read {self._file}: {error.strerror}. Run as the owner of the state directory", level=WARNING)
             return LastSeen()
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-            log(f"{self._file} cannot be used, so it is written again: {error}", level=WARNING)
+            log(f"{self._file} is invalid and will be rewritten: {error}", level=WARNING)
             return LastSeen()
 
     def change(self, change: Callable[[LastSeen], LastSeen]) -> LastSeen:

@@ -29,6 +29,10 @@ from agent.registration.mark import is_own, own_checks, owner, registration
 NO_MAINTENANCE: Mapping[str, str] = MappingProxyType({})
 
 
+DEFINITION_CHANGED = "its definition changed"
+"""The reason of an update that its differences show."""
+
+
 class ChangeAction(StrEnum):
     CREATE = "create"
     UPDATE = "update"
@@ -109,7 +113,7 @@ def make_plan(
         and found.id not in replaced
         and (not only or {found.id, found.name} & only)
     )
-    changes += [Change(ChangeAction.REMOVE, one, "no file of services.d defines it any more") for one in gone]
+    changes += [Change(ChangeAction.REMOVE, one, "no definition file defines it") for one in gone]
     return tuple(changes)
 
 
@@ -120,7 +124,7 @@ def make_removal(there: Mapping[str, LocalService], only: frozenset[str] = froze
         if only and not {found.id, found.name} & only:
             continue
         if is_own(found):
-            changes.append(Change(ChangeAction.REMOVE, found.id, "asked for"))
+            changes.append(Change(ChangeAction.REMOVE, found.id, "requested"))
         elif only:
             changes.append(_refused(found.id, RefusalKind.FOREIGN_SERVICE, f"{_whose(found)}; deregister it there"))
     return tuple(changes)
@@ -152,7 +156,7 @@ def refused_for_nodes(change: Change, unknown: Iterable[str]) -> Change:
 def _wanted(service: Service, world: AgentState, claimed: Mapping[str, str], *, is_adopting: bool) -> Change:
     found = world.services.get(service.id)
     if found is not None and not is_own(found) and not is_adopting:
-        why = f"{_whose(found)}; deregister it there, give this one another id, or take it over with --adopt"
+        why = f"{_whose(found)}; deregister it there, choose another id, or take it over with --adopt"
         return _refused(service.id, RefusalKind.FOREIGN_SERVICE, why)
     taken = {
         check.id: world.checks[check.id]
@@ -178,12 +182,15 @@ def _wanted(service: Service, world: AgentState, claimed: Mapping[str, str], *, 
 def _replacing(change: Change, service: Service, twin: LocalService) -> Change:
     """Return the change for a service whose ID differs only by case from a registered one."""
     if not is_own(twin):
-        why = f"Consul takes its ID for {twin.id}, {_whose(twin)}; deregister that one there, or choose another id"
+        why = (
+            f"Consul treats its ID as the same as {twin.id}, {_whose(twin)}; deregister that one there, or choose "
+            "another id"
+        )
         return _refused(service.id, RefusalKind.FOREIGN_SERVICE, why)
     is_serving = all(check.status != "critical" for check in twin.real_checks)
     return replace(
         change,
-        why=f"replaces {twin.id}, which Consul takes for the same ID",
+        why=f"replaces {twin.id}, which Consul treats as the same ID",
         replaces=twin.id,
         new_checks=service.checks if is_serving else (),
         maintenance=twin.maintenance.notes if twin.maintenance else None,
@@ -215,10 +222,10 @@ def _compared(change: Change, service: Service, found: LocalService, claimed: Ma
 
 def _why(change: Change, found: LocalService) -> str:
     if not is_own(found):
-        return f"adopted: it was {_whose(found)}"
+        return f"adopted; it was {_whose(found)}"
     body = change.body or {}
     is_as_sent = all(found.meta.get(key) == value for key, value in body["Meta"].items())
-    return "it was changed by hand" if is_as_sent else "its definition changed"
+    return "changed by hand" if is_as_sent else DEFINITION_CHANGED
 
 
 def _is_of_own_service(check: CheckState, world: AgentState) -> bool:
@@ -230,8 +237,8 @@ def _not_our_check(check: CheckState) -> str:
     whose = (
         f"the service {check.service_id}, which svcagent did not register" if check.service_id else "the node itself"
     )
-    return f"the CheckID {check.id} belongs to {whose}; give this check another id, or deregister that one there"
+    return f"the CheckID {check.id} belongs to {whose}; choose another id for this check, or deregister that one there"
 
 
 def _whose(found: LocalService) -> str:
-    return f"registered by something other than svcagent ({owner(found) or 'its meta does not say whom'})"
+    return f"not registered by svcagent ({owner(found) or 'its meta names no owner'})"

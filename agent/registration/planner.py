@@ -85,8 +85,8 @@ class Planner:
         removed = [change.service_id for change in plan if change.action is ChangeAction.REMOVE]
         if removed and not self.definitions and not options.is_empty_allowed:
             raise SvcagentError(
-                f"{self.directory} holds no definition, so {some_of(removed)} would be removed. "
-                "Is it the right directory? If so, run: svcagent register --allow-empty",
+                f"{self.directory} contains no definitions, so {some_of(removed)} would be removed. "
+                "If that is intended, run: svcagent register --allow-empty",
                 kind="no-definitions",
             )
         return plan

@@ -49,9 +49,9 @@ def _of_service(file: str, place: str, service: Service, agent: AgentSelf) -> It
             yield Fault(
                 file,
                 f"{path}.args",
-                "the Consul agent of this host takes no script checks through its API",
+                "the Consul agent of this host does not accept script checks through its API",
                 "write an http or tcp check, or set enable_script_checks = true in the agent's configuration "
-                "(enable_local_script_checks is not enough) and guard its API with ACLs",
+                "(enable_local_script_checks is not enough) and protect its API with ACLs",
             )
 
 
@@ -64,7 +64,7 @@ def _unknown(
             yield Fault(
                 file,
                 f"{path}.{field}",
-                f"the Consul agent of this host is {agent.version} and does not know it",
+                f"the Consul agent of this host is {agent.version} and does not support it",
                 f"upgrade the agent to {needed} or later, or remove it",
             )
 

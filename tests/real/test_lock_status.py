@@ -98,8 +98,8 @@ def test_status_shows_all(host: ConsulHost, svcagent: Svcagent, consul: Consul, 
         waiter.join(10)
 
     assert shown.code == 0
-    assert "holds it\there\t1\tsvcagent reload" in shown.out
-    assert "waits, 1\there\t1\tsvcagent reload" in shown.out
+    assert "holder\there\t1\tsvcagent reload" in shown.out
+    assert "waiter 1\there\t1\tsvcagent reload" in shown.out
     assert "held by 1 of at most 1, 1 waiting" in shown.out
     assert f"/v1/session/destroy/{sessions[0]}" in shown.out
     assert (document["lock"], document["form"], document["limit"]) == ("web_lock", "single", 1)

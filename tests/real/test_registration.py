@@ -116,7 +116,7 @@ def test_what_was_changed_by_hand_is_put_right(site: RegistrationHost) -> None:
     change = site.planned()["web"]
     site.register()
 
-    assert change["why"] == "it was changed by hand"
+    assert change["why"] == "changed by hand"
     assert [one["field"] for one in change["fields"]] == ["port", "checks[service:web:http]"]
     assert site.services()["web"]["Port"] == 80
     assert "service:web:http" in site.checks()
