@@ -38,6 +38,12 @@ class Denied(SvcagentError):
     """Consul, Docker or a registry refused the credentials, or their permissions do not suffice."""
 
 
+class TokenUnusable(Denied):
+    """The Consul token or its file cannot be used."""
+
+    exit_code = 78
+
+
 class Conflict(SvcagentError):
     """The named object exists, but svcagent did not create it and must not change it."""
 

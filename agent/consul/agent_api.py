@@ -157,7 +157,8 @@ class AgentApi(ConsulApi):
 
 def _not_registered(service_id: str) -> NotFound:
     return NotFound(
-        f"service {service_id} is not registered on this host; run: svcagent register", kind="not-registered"
+        f"service {service_id} is not registered on this host. To register it, run: svcagent register",
+        kind="not-registered",
     )
 
 

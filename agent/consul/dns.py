@@ -44,7 +44,7 @@ def ask_dns(server: tuple[str, int], name: str, timeout: float = 3.0) -> DnsAnsw
     # dnspython raises many types, depending on the name and the answer: DNSException, ValueError, EOFError, …
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        raise ConsulUnreachable(f"{where} cannot be asked for {name}: {reason}. {NAMED_BY}") from error
+        raise ConsulUnreachable(f"{where} cannot be queried for {name}: {reason}. {NAMED_BY}") from error
 
 
 def _ask(server: tuple[str, int], name: str, timeout: float) -> DnsAnswer:
@@ -73,7 +73,7 @@ def _exchanged(server: tuple[str, int], query: "dns.message.Message", timeout: f
     """Return the answer of the server's first address that answers. dnspython itself takes IP addresses only."""
     import dns.query  # slow to import
 
-    last: Exception = OSError("it has no address")
+    last: Exception = OSError("no address")
     for family, kind, protocol, _name, address in _addresses(*server):
         try:
             with socket.socket(family, kind, protocol) as connection:

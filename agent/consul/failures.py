@@ -29,7 +29,7 @@ _NO_RIGHTS = ("Permission denied", "rpc error making call: Permission denied")
 _ABSENT = ("unknown service", "unknown check", "no service registered", "serviceid ", "session id ")
 # Consul 1.8 closes further connections without a response; later releases answer 429.
 _ALL_CONNECTIONS = (
-    "as many connections to it as it allows (limits.http_max_conns_per_client, 200 by default): see who has them with "
+    "reached its connection limit (limits.http_max_conns_per_client, 200 by default). To list the connections, run: "
     "ss -tnp"
 )
 _KEY_REFUSED = "invalid key name"
@@ -66,11 +66,11 @@ class FailureTranslator:
             return self._no_tls(error)
         message = f"{self._where} did not answer {method} {path}"
         if method != "GET":
-            return OutcomeUnknown(f"{message}; it is unknown whether it was carried out: look with svcagent status")
+            return OutcomeUnknown(f"{message}. The change may have taken effect; to check, run: svcagent status")
         if isinstance(error, TimeoutError):
-            return ConsulUnreachable(f"{message} in time. Are the agent and its servers alive? Try: consul members")
+            return ConsulUnreachable(f"{message} in time. Check that the agent and its servers run: consul members")
         return ConsulUnreachable(
-            f"{message}: it closed the connection. It may be restarting; or this host has {_ALL_CONNECTIONS}"
+            f"{message}: it closed the connection. It is restarting, or this host has {_ALL_CONNECTIONS}"
         )
 
     def refused(self, method: str, path: str, answer: HttpAnswer) -> SvcagentError | None:
@@ -83,7 +83,8 @@ class FailureTranslator:
         if 300 <= status < 400:
             target = self._shown(answer.headers.get("Location", "nowhere"))
             return ConsulUnreachable(
-                f"{answered}, a redirect to {target}; svcagent follows none. Set CONSUL_HTTP_ADDR to the agent itself"
+                f"{answered}, a redirect to {target}, which svcagent does not follow. Set CONSUL_HTTP_ADDR to "
+                "the agent's own address"
             )
         if "html" in answer.headers.get("Content-Type", ""):
             return self.not_consul(method, path, answer)
@@ -94,10 +95,10 @@ class FailureTranslator:
         if status in (401, 403):
             return self._denied(method, path, message, answered)
         if _PLAIN_HTTP in message:
-            return ConsulUnreachable(f"{self._where} wants TLS there. Write https:// in CONSUL_HTTP_ADDR")
+            return ConsulUnreachable(f"{self._where} requires TLS. Write https:// in CONSUL_HTTP_ADDR")
         if status == 429:
             return ConsulUnreachable(
-                f"{answered}: {message}. Try again later: it is asked too much, or this host has {_ALL_CONNECTIONS}"
+                f"{answered}: {message}. Try again later: the agent is overloaded, or this host has {_ALL_CONNECTIONS}"
             )
         return self._failed(method, status, message, answered)
 
@@ -106,10 +107,8 @@ class FailureTranslator:
         if status < 500 or message.lower().startswith(_KEY_REFUSED):
             return Rejected(f"{answered}: {message}")
         if method == "GET":
-            return ConsulUnreachable(f"{answered}: {message}. Look into the agent's own log: consul monitor")
-        return ServerFailed(
-            f"{answered}: {message}; it is unknown whether it was carried out: look with svcagent status"
-        )
+            return ConsulUnreachable(f"{answered}: {message}. To see the agent's log, run: consul monitor")
+        return ServerFailed(f"{answered}: {message}. The change may have taken effect; to check, run: svcagent status")
 
     def not_consul(
         self, method: str, path: str, answer: HttpAnswer, error: Exception | None = None
@@ -123,8 +122,8 @@ class FailureTranslator:
             content_type = answer.headers.get("Content-Type", "no Content-Type")
             found = f" ({answer.code}, {content_type}{cause}): {self._shown(answer.body)!r}"
         return ConsulUnreachable(
-            f"{self._where} answered {method} {path} with something that is not Consul's{found}. "
-            "Set CONSUL_HTTP_ADDR to the agent itself: a proxy may listen there",
+            f"{self._where} answered {method} {path} with something that is not from Consul{found}. "
+            "A proxy may listen there: set CONSUL_HTTP_ADDR to the agent's own address",
             kind="not-consul",
         )
 
@@ -136,12 +135,14 @@ class FailureTranslator:
             if right is None:
                 return Denied(f"{who} {self._where} refuses {method} {path}. {remedy}", kind="consul-denied")
             return Denied(
-                f"{who} {self._where} gives no {right}. {remedy} to one whose policy has: {right.rule}",
+                f"{who} {self._where} does not grant {right}. {remedy} to a token whose policy has: {right.rule}",
                 kind="consul-denied",
             )
         who = f"the Consul token from {self._token.source}"
         if right is None:
-            return Denied(f"{who} may not {method} {path} at {self._where}. Check its policy", kind="consul-denied")
+            return Denied(
+                f"{who} may not {method} {path} at {self._where}. Check the token's policy", kind="consul-denied"
+            )
         unknown = f" ({THIS_NODE}: this host's name in Consul)" if right.name == THIS_NODE else ""
         return Denied(f"{who} lacks {right}: add to its policy: {right.rule}{unknown}", kind="consul-denied")
 
@@ -159,7 +160,7 @@ class FailureTranslator:
         if _UNKNOWN_TOKEN in message and self._token.source:
             return Denied(
                 f"the Consul token from {self._token.source} is unknown to Consul ({self._where}): it was deleted, has "
-                "expired, or belongs to another datacenter. Put a valid one there",
+                "expired, or belongs to another datacenter. Replace it with a valid token",
                 kind="token-unknown",
             )
         if message.startswith(_NO_RIGHTS):

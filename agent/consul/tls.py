@@ -9,18 +9,20 @@ from pathlib import Path
 from agent.definitions import ConsulSettings
 from agent.errors import BadDefinition, Fault
 
-CA_HINT = "Check CONSUL_CACERT or CONSUL_CAPATH: one of them must hold the authority that signed it"
+CA_HINT = (
+    "Check CONSUL_CACERT or CONSUL_CAPATH: one of them must contain the certificate of the authority that signed it"
+)
 NAME_HINT = "Set CONSUL_TLS_SERVER_NAME to a name that the certificate is for (often server.<datacenter>.<domain>)"
 OWN_HINT = "Set CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY to a certificate from the agent's own authority"
 
 # OpenSSL's X509_V_ERR_* (x509_vfy.h).
 _VERIFY = {
     9: ("the agent's certificate is not valid yet", "Check this host's clock"),
-    10: ("the agent's certificate has expired", "Give the agent a new one, or check this host's clock"),
-    18: ("the agent's certificate is signed by itself", CA_HINT),
-    19: ("the agent's certificate is from an authority that is not trusted", CA_HINT),
-    20: ("the agent's certificate is from an authority that is not trusted", CA_HINT),
-    21: ("the agent's certificate is from an authority that is not trusted", CA_HINT),
+    10: ("the agent's certificate has expired", "Install a new certificate for the agent, or check this host's clock"),
+    18: ("the agent's certificate is self-signed", CA_HINT),
+    19: ("the agent's certificate is from an untrusted authority", CA_HINT),
+    20: ("the agent's certificate is from an untrusted authority", CA_HINT),
+    21: ("the agent's certificate is from an untrusted authority", CA_HINT),
     62: ("the agent's certificate is for another name", NAME_HINT),
     64: ("the agent's certificate is for another address", NAME_HINT),
 }
@@ -38,7 +40,7 @@ _ALERTS = {
     "TLSV1_ALERT_ACCESS_DENIED",
 }
 
-_AUTHORITIES = "CONSUL_CACERT or CONSUL_CAPATH: give certificates"
+_AUTHORITIES = "CONSUL_CACERT or CONSUL_CAPATH must contain certificates"
 
 _PLAIN = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"}
 
@@ -60,7 +62,9 @@ def make_context(settings: ConsulSettings) -> ssl.SSLContext:
     else:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if settings.client_cert:
-        with _usable(settings.client_cert, "CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY: give a certificate and its key"):
+        with _usable(
+            settings.client_cert, "CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY must contain a certificate and its key"
+        ):
             # Without a password, OpenSSL would prompt for an encrypted key's.
             key = settings.client_key or settings.client_cert
             context.load_cert_chain(settings.client_cert, key, password=lambda: b"")
@@ -75,11 +79,11 @@ def explain_handshake(error: ssl.SSLError, *, has_own: bool) -> tuple[str, str]:
     if reason in _ALERTS and has_own:
         return "the agent does not accept svcagent's own certificate, or it has expired", OWN_HINT
     if reason in _ALERTS:
-        return "the agent asks for a client certificate, and none is set", OWN_HINT
+        return "the agent requires a client certificate, and none is set", OWN_HINT
     if reason in _PLAIN:
         return (
-            "the agent does not speak TLS there",
-            "Write http:// in CONSUL_HTTP_ADDR and unset CONSUL_HTTP_SSL, or name its https port",
+            "the agent does not use TLS on this port",
+            "Write http:// in CONSUL_HTTP_ADDR and unset CONSUL_HTTP_SSL, or set its HTTPS port",
         )
     remedy = "Check CONSUL_HTTP_ADDR, CONSUL_CACERT, CONSUL_CLIENT_CERT and CONSUL_TLS_SERVER_NAME"
     return reason.lower().replace("_", " ") or str(error), remedy
@@ -87,10 +91,19 @@ def explain_handshake(error: ssl.SSLError, *, has_own: bool) -> tuple[str, str]:
 
 def _load_directory(context: ssl.SSLContext, directory: Path) -> None:
     """Load every file, as Consul's own client does. OpenSSL reads files with hashed names only."""
-    with _usable(directory, "CONSUL_CAPATH: give certificates"):
+    with _usable(directory, "CONSUL_CAPATH must contain certificates"):
         files = sorted(path for path in directory.iterdir() if path.is_file())
     if not files:
-        raise BadDefinition([Fault(str(directory), "", "no file in this directory", "see CONSUL_CAPATH")])
+        raise BadDefinition(
+            [
+                Fault(
+                    str(directory),
+                    "",
+                    "the directory is empty",
+                    "put CA certificates into it, or correct CONSUL_CAPATH",
+                )
+            ]
+        )
     for file in files:
         with _usable(file, _AUTHORITIES):
             context.load_verify_locations(cafile=file)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from agent.definitions import ConsulSettings
-from agent.errors import Denied
+from agent.errors import TokenUnusable
 from agent.files import NotRegularFile, Untrusted, is_exposed, read_trusted_path
 from agent.logs import WARNING, log
 
@@ -30,7 +30,7 @@ class Token:
         self._from_file: str | None = None
 
     def value(self) -> str | None:
-        """Return the token to send, or None. Raise `Denied` if its file was never readable or is no token."""
+        """Return the token to send, or None. Raise `TokenUnusable` if its file was never readable or is no token."""
         if self._settings.token_file is not None:
             self._read_file(self._settings.token_file)
             if self._from_file:
@@ -65,18 +65,15 @@ class Token:
         try:
             content, found = read_trusted_path(file, _LONGEST)
         except Untrusted as error:
-            raise Denied(
-                f"the Consul token file (from {self._settings.token_file_source}): {error}", kind="token-unusable"
-            ) from error
+            raise TokenUnusable(f"the Consul token file (from {self._settings.token_file_source}): {error}") from error
         except (OSError, NotRegularFile, ValueError) as error:  # ValueError: a path with NUL
             if self._from_file:
                 # While the file is being replaced, it may be absent for a moment.
                 return
             reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
-            raise Denied(
+            raise TokenUnusable(
                 f"cannot read the Consul token file {_shown(file)} (from {self._settings.token_file_source}): "
-                f"{reason}. Check its path, owner and mode; a token itself belongs into CONSUL_HTTP_TOKEN",
-                kind="token-unusable",
+                f"{reason}. Check its path, owner and mode; put the token itself in CONSUL_HTTP_TOKEN",
             ) from error
         stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
         if stamp == self._seen:
@@ -101,10 +98,9 @@ def _warn_of_exposure(file: Path, _stamp: tuple[int, int, int]) -> None:
 
 def _checked(text: str, source: str) -> str:
     if not _USABLE.fullmatch(text):
-        raise Denied(
-            f"the Consul token from {source} holds a space, a line break or a letter beyond ASCII. Write the token's "
-            "SecretID there and nothing else",
-            kind="token-unusable",
+        raise TokenUnusable(
+            f"the Consul token from {source} contains a space, a line break or a non-ASCII character. Write only the "
+            "token's SecretID there",
         )
     return text
 

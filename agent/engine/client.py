@@ -210,7 +210,7 @@ class Engine(ContainerReplacer):
 
     def _names_images_by_digest(self) -> bool:
         """True for the containerd image store, where an image's ID is the digest that its registry has."""
-        with self._docker.query("say which image store it has") as queries:
+        with self._docker.query("report its image store") as queries:
             return queries.has_containerd_store()
 
     def _tables(self, pid: int) -> list[str]:

@@ -38,7 +38,8 @@ def copy(docker: EngineConnection, old: Inspect, new: Inspect) -> None:
         paths = candidates(old, client.changed_paths(old["Id"]))
     if len(paths) > MOST_PATHS:
         log(
-            f"container {name} has {len(paths)} files in its own layer; files of Docker Compose are looked for among "
+            f"container {name} has {len(paths)} files in its own layer; svcagent looks for files of Docker "
+            "Compose among only "
             f"{MOST_PATHS} of them",
             level=WARNING,
         )

@@ -62,7 +62,7 @@ class EngineConnection:
         try:
             json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            return f"there are no credentials: {path} does not exist"
+            return f"no credentials: {path} does not exist"
         except (OSError, ValueError, RecursionError) as error:
             return f"{path} was ignored: {error}"
         return f"credentials are read from {path}"
@@ -78,7 +78,7 @@ class EngineConnection:
         path = socket_path(self.address)
         if not path or needs_sdk(self.credentials_file):
             return None
-        with translated("say which API it speaks", self.address):
+        with translated("report its API versions", self.address):
             transport = SocketTransport(path)
             transport.version = spoken_api(Queries(transport).offered(), self.address)
         self._socket = transport
@@ -88,7 +88,7 @@ class EngineConnection:
         if self._client is None:
             from agent.engine import sdk
 
-            with translated("say which API it speaks", self.address):
+            with translated("report its API versions", self.address):
                 with closing(sdk.connect(self.address, self._environ, OLDEST_API)) as transport:
                     version = spoken_api(Queries(transport).offered(), self.address)
                 self._client = sdk.connect(self.address, self._environ, version)
@@ -101,11 +101,13 @@ def spoken_api(offered: Mapping[str, str], address: str) -> str:
     release = f"the Docker Engine at {address} (release {offered.get('Version') or 'unknown'})"
     if _numbers(newest) < _numbers(OLDEST_API):
         raise DockerUnreachable(
-            f"{release} speaks API {newest} at most; svcagent needs {OLDEST_API}: upgrade it to release 20.10 or later"
+            f"{release} supports API {newest} at most, and svcagent needs {OLDEST_API}. Upgrade Docker to "
+            "release 20.10 or later"
         )
     if _numbers(NEWEST_API) < _numbers(oldest):
         raise DockerUnreachable(
-            f"{release} speaks API {oldest} at least; this svcagent speaks {NEWEST_API} at most: upgrade svcagent"
+            f"{release} requires API {oldest} or later, and this svcagent supports {NEWEST_API} at most. "
+            "Upgrade svcagent"
         )
     return min(NEWEST_API, newest, key=_numbers)
 

@@ -153,12 +153,12 @@ def _unexpected(error: Exception, doing: str, address: str, is_write: bool) -> S
     text = redacted(str(error) if isinstance(error, WrongShape) else f"{type(error).__name__}: {error}")
     if is_write:
         return OutcomeUnknown(
-            f"Docker at {address} was asked to {doing}, and its answer cannot be used ({text}); it may or may not have "
-            "done so"
+            f"Docker at {address} sent an invalid answer when asked to {doing} ({text}); the change may have "
+            "taken effect"
         )
     return UnexpectedAnswer(
-        f"Docker at {address} was asked to {doing}, and its answer cannot be used: {text}. Does another program answer "
-        "there? DOCKER_HOST sets the address"
+        f"Docker at {address} sent an invalid answer when asked to {doing}: {text}. Check DOCKER_HOST: "
+        "another program may listen there"
     )
 
 
@@ -171,23 +171,21 @@ def _refused(error: RefusedAnswer, doing: str, address: str, is_write: bool) -> 
 def _unanswered(error: Exception, doing: str, address: str, is_write: bool) -> SvcagentError:
     causes = list(_causes(error))
     if not any(isinstance(cause, OSError) or (is_of_transport(cause) and not is_of_sdk(cause)) for cause in causes):
-        return DockerUnreachable(
-            f"Docker at {address} could not {doing}: {redacted(str(error))}; DOCKER_HOST sets the address"
-        )
+        return DockerUnreachable(f"Docker at {address} could not {doing}: {redacted(str(error))}. Check DOCKER_HOST")
     if any(isinstance(cause, PermissionError) for cause in causes):
         return DockerUnreachable(
-            f"may not use Docker at {address}: permission denied; run as root, or as a member of group docker"
+            f"no permission to use Docker at {address}. Run svcagent as root, or as a member of the group docker"
         )
     if is_write and not _was_never_sent(causes):
         return OutcomeUnknown(
-            f"Docker at {address} was asked to {doing} and did not answer; it may or may not have done so"
+            f"Docker at {address} did not answer when asked to {doing}; the change may have taken effect"
         )
     if any(map(timed_out, causes)):
         return DockerUnreachable(f"Docker at {address} did not answer in time when asked to {doing}")
     reason = next((cause for cause in reversed(causes) if isinstance(cause, OSError)), error)
     text = redacted(getattr(reason, "strerror", None) or str(reason))
     return DockerUnreachable(
-        f"cannot reach Docker at {address}: {text}; is it running there? DOCKER_HOST sets the address"
+        f"cannot reach Docker at {address}: {text}. Check that the Docker daemon runs, and check DOCKER_HOST"
     )
 
 
@@ -203,18 +201,18 @@ def _refused_by_proxy(error: RefusedAnswer, doing: str, address: str, is_write: 
         if is_write:
             return OutcomeUnknown(
                 f"Docker at {address} was asked to {doing}, and a proxy in front of it answered {text}; "
-                "it may or may not have done so"
+                "the change may have taken effect"
             )
         return DockerUnreachable(
-            f"cannot reach Docker at {address} to {doing}: a proxy in front of it answered {text}; is the Engine "
-            "running behind it?"
+            f"cannot reach Docker at {address} to {doing}: a proxy in front of it answered {text}. Check that the "
+            "Docker Engine behind it runs"
         )
     section = re.sub(r"^/v[0-9.]+", "", error.target).strip("/").partition("/")[0].partition("?")[0].upper()
     method = "" if error.method in ("GET", "HEAD") else f" and {error.method}"
     return Denied(
-        f"Docker at {address} does not let svcagent {doing}: {text}. Docker Engine itself answers otherwise, so this "
-        f"comes from something in front of it, such as a socket proxy: allow {section}{method} there. If it is not "
-        "Docker Engine, it lacks what svcagent needs",
+        f"Docker at {address} does not let svcagent {doing}: {text}. This answer is not "
+        f"Docker Engine's own. If it is from a socket proxy, allow {section}{method} there. If this is not "
+        "Docker Engine, it does not support what svcagent needs",
         kind="docker-request-refused",
     )
 

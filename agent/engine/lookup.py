@@ -39,7 +39,7 @@ def existing(docker: EngineConnection, name: str) -> Inspect:
     found = inspect(docker, name)
     if found is None:
         raise NotFound(
-            f"container {name} does not exist (Docker at {docker.address}); start it once by hand "
+            f"container {name} does not exist (Docker at {docker.address}). Start it once by hand "
             f"(docker run --name {name} …), or correct reload.container in the definition"
         )
     return found

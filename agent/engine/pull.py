@@ -70,12 +70,12 @@ class Tally:
 
 
 def registry_digest(docker: EngineConnection, reference: Reference) -> str:
-    with docker.query(f"ask for {reference.local_name}") as queries, _registry(docker, reference):
+    with docker.query(f"look up {reference.local_name} in its registry") as queries, _registry(docker, reference):
         found = queries.registry_digest(reference.local_name, docker.authorization(reference.registry))
     if not is_digest(found):
         raise RegistryUnreachable(
-            f"registry {reference.registry} says that {reference.local_name} has the digest {found[:80]!a}, which is "
-            "none; does a proxy answer in its place?"
+            f"registry {reference.registry} returned {found[:80]!a} for {reference.local_name}, which is "
+            "not a digest. A proxy may answer in its place"
         )
     return found
 
@@ -100,7 +100,7 @@ def pull(
             if current != last:
                 progress(current)
             last = current
-    with docker.query(f"find {wanted}, which it has just pulled,") as queries:
+    with docker.query(f"find {wanted} after the pull") as queries:
         queries.image(wanted)
     if reference.tag:
         tag(docker, reference, digest)
@@ -144,8 +144,8 @@ def tag(docker: EngineConnection, reference: Reference, digest: str) -> None:
 
 def _silent(reference: Reference, seconds: float) -> RegistryUnreachable:
     return RegistryUnreachable(
-        f"nothing more came of {reference.local_name} from registry {reference.registry} by way of Docker for "
-        f"{seconds:g} s; look whether the two answer. reload.pull_timeout sets the limit"
+        f"the pull of {reference.local_name} from registry {reference.registry} made no progress for "
+        f"{seconds:g} s (reload.pull_timeout). Check that Docker and the registry answer"
     )
 
 
@@ -183,13 +183,13 @@ def _failure(
     registry, image = reference.registry, reference.local_name
     if kind is NotFound:
         return NotFound(
-            f"registry {registry} has no {image}: {text}; was it pushed? Where a registry hides what one may not see, "
+            f"registry {registry} has no {image}: {text}. Check that it was pushed. A private repository may require "
             f"`docker login {registry}` as the user svcagent runs as",
             kind="not-in-registry",
         )
     if kind is Denied:
         return Denied(
-            f"registry {registry} refused {image}: {text}; `docker login {registry}` as the user svcagent runs as "
+            f"registry {registry} refused {image}: {text}. Run `docker login {registry}` as the user svcagent runs as "
             f"({docker.credentials_source()})",
             kind="registry-denied",
         )
@@ -197,8 +197,8 @@ def _failure(
         seconds = retry_after(text, error)
         when = "later" if seconds is None else f"in {math.ceil(seconds)} s"
         return RateLimited(
-            f"registry {registry} has been asked too often, and does not answer for {image} now: {text}; try again "
-            f"{when}. Look less often (reload.schedule), or `docker login {registry}` for a higher limit",
+            f"registry {registry} limits the rate of requests and refused {image}: {text}. Try again "
+            f"{when}. Reduce the frequency of reload.schedule, or run `docker login {registry}` for a higher limit",
             seconds,
         )
     if kind is RegistryUnreachable:

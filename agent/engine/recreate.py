@@ -39,25 +39,25 @@ def refusal(inspect: Inspect) -> tuple[str, str] | None:
     config, host = inspect["Config"], inspect["HostConfig"]
     named, image_id = config["Image"], inspect["Image"]
     if host.get("AutoRemove"):
-        return "was started with --rm: Docker deletes it the moment it stops", "start it without --rm"
+        return "was started with --rm, so Docker deletes it when it stops", "start it without --rm"
     if _is_bare_id(named, image_id):
         return f"was started from a bare image ID ({named})", "start it from repository:tag"
     if host["NetworkMode"].startswith("container:"):
         return (
-            f"lives in another container's network ({host['NetworkMode']})",
+            f"uses another container's network ({host['NetworkMode']})",
             "give it its own network, or host networking",
         )
     if not networks_of(inspect):
         return (
-            "is connected to no network, so it cannot be created with the network that it has",
-            "connect it (docker network connect), or make it again with --network none",
+            "is not connected to any network, so its network cannot be recreated",
+            "connect it (docker network connect), or recreate it with --network none",
         )
     if "com.docker.swarm.task.id" in (config.get("Labels") or {}):
-        return "belongs to a Swarm service, which replaces it by itself", "use docker service update"
+        return "belongs to a Swarm service, which replaces it itself", "use docker service update"
     if nameless := _nameless_volume(inspect):
         return (
             f"has a volume at {nameless} whose name Docker does not return, so its data would be lost",
-            "make the container again with a named volume there",
+            "recreate the container with a named volume there",
         )
     return None
 

@@ -34,7 +34,7 @@ class Reference:
         """Return the repository at that digest. Raise `Rejected`: nothing else may reach a URL or a command."""
         if not is_digest(digest):
             raise Rejected(
-                f"{digest[:80]!a} is not an image digest; one looks like sha256: and 64 hexadecimal digits",
+                f"{digest[:80]!a} is not an image digest; write sha256: and 64 hexadecimal digits",
                 kind="digest-invalid",
             )
         return f"{self.repository}@{digest}"

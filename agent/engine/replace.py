@@ -25,6 +25,7 @@ from agent.engine.swap import (
 )
 from agent.errors import Conflict, NotFound, NotReady, SvcagentError, Unreachable
 from agent.logs import WARNING, log
+from agent.text import short_digest
 
 LONGEST_STOP_SECONDS = 600
 """The limit of a container's own stop timeout. Docker's -1 waits for ever, and would hold the fleet's lock for ever."""
@@ -44,16 +45,18 @@ class ContainerReplacer:
         refused = recreate.refusal(old)
         if refused is not None:
             raise Conflict(
-                f"container {name} cannot be replaced: it {refused[0]}; {refused[1]}", kind="not-recreatable"
+                f"container {name} cannot be replaced: it {refused[0]}. To correct this, {refused[1]}",
+                kind="not-recreatable",
             )
         try:
             with self._docker.query(f"inspect the image of container {name}") as queries:
                 old_image = queries.image(old["Image"])
         except NotFound as error:
             raise Conflict(
-                f"container {name} cannot be replaced: Docker no longer has its image, so its settings cannot be "
-                "distinguished from the container's; bring the image back (docker pull REPOSITORY@DIGEST), or create "
-                f"the container again by hand (docker run --name {name} …)",
+                f"container {name} cannot be replaced: Docker no longer has its image, so the image's "
+                "settings cannot be "
+                "distinguished from the container's. Pull the image again (docker pull REPOSITORY@DIGEST), or recreate "
+                f"the container by hand (docker run --name {name} …)",
                 kind="old-image-missing",
             ) from error
         self.check_startable(name)
@@ -67,8 +70,8 @@ class ContainerReplacer:
         others = (find(self._docker, one) for one in listed)  # one that was just removed depends on nothing
         if cut_off := dependants(old, [one for one in others if one is not None]):
             raise Conflict(
-                f"container {name} cannot be replaced, because other containers would be cut off: "
-                f"{', '.join(cut_off)}; give them what they have from it in another way (a separate network, "
+                f"container {name} cannot be replaced, because other containers depend on it: "
+                f"{', '.join(cut_off)}. Recreate them without that dependency (a separate network, "
                 "no --pid, --ipc or --link)",
                 kind="containers-depend-on-it",
             )
@@ -101,8 +104,9 @@ class ContainerReplacer:
             found = differences(old, queries.inspect(new_id), old_image, new_image)
         if found:
             raise Conflict(
-                f"container {name} cannot be made again as it is; with {reference.local_name} it would differ in: "
-                f"{'; '.join(found)}. Create it again by hand with these settings (docker run --name {name} …)",
+                f"container {name} cannot be recreated with the same settings. With {reference.local_name} it "
+                "would differ in: "
+                f"{'; '.join(found)}. Recreate it by hand with these settings (docker run --name {name} …)",
                 kind="would-differ",
             )
         return self._clock.monotonic() - begun
@@ -175,8 +179,9 @@ class ContainerReplacer:
             self.start(name)  # the Engine was restarted meanwhile, and the container's policy is "no"
         if world.old is not None and world.new is None and world.current is None and restart_policy is None:
             log(
-                f"container {name} runs again, but its restart policy is lost: it is now {world.old.restart_policy!r}; "
-                "set it by docker update --restart",
+                f"container {name} runs again, but its restart policy was not restored: it is now "
+                f"{world.old.restart_policy!r}. "
+                "Set it with docker update --restart",
                 level=WARNING,
             )
         return self._clock.monotonic() - begun
@@ -200,7 +205,7 @@ class ContainerReplacer:
             return
         if old["State"]["Running"]:
             raise Conflict(
-                f"container {name}{OLD_SUFFIX} runs; stop it, or roll {name} back", kind="old-container-runs"
+                f"container {name}{OLD_SUFFIX} runs. Stop it, or roll {name} back", kind="old-container-runs"
             )
         try:
             with self._docker.call(f"remove container {name}{OLD_SUFFIX}", is_write=True) as client:
@@ -237,7 +242,7 @@ class ContainerReplacer:
         """Create ``<name>.svcagent-new`` from the image with the ID ``wanted``, in the old one's networks."""
         engine_host = ""
         if old["HostConfig"]["NetworkMode"] == "host":
-            with self._docker.query("ask for the host's name") as queries:
+            with self._docker.query("report the host's name") as queries:
                 engine_host = queries.host_name()
         labels = {recreate.REPLACES_LABEL: old["Id"], recreate.DIGEST_LABEL: digest}
         volume_owners = [owner for other in recreate.volume_sources(old) if (owner := find(self._docker, other))]
@@ -258,8 +263,8 @@ class ContainerReplacer:
             self._carry_out(SwapStep("remove", new_id))
         else:
             raise Conflict(
-                f"{reference.local_name} does not stay at {digest} on this host: "
-                "something else pulls or tags it; stop that first",
+                f"{reference.local_name} was moved from {short_digest(digest)} on this host: "
+                "another process pulls or tags it. Stop that process first",
                 kind="tag-moved",
             )
         for network, endpoint in recreate.further_networks(old).items():
@@ -283,7 +288,7 @@ class ContainerReplacer:
         return self._foreign_platform(old, image)
 
     def _foreign_platform(self, container: Inspect, image: Inspect) -> str:
-        with self._docker.query("ask for its platform") as queries:
+        with self._docker.query("report its platform") as queries:
             own = queries.platform()
         found = recreate.platform_of(container, image)
         return "" if recreate.is_for_platform(found, own) else found

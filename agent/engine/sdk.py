@@ -128,7 +128,7 @@ def connect(address: str, environ: Mapping[str, str], version: str) -> Client:
         # With an empty mapping, the SDK would use os.environ.
         settings = kwargs_from_env(environment={**environ, "DOCKER_HOST": address})
     except TLSParameterError as error:
-        message = f"Docker's TLS settings cannot be used: {error}; see DOCKER_TLS_VERIFY and DOCKER_CERT_PATH"
+        message = f"Docker's TLS settings are invalid: {error}. Check DOCKER_TLS_VERIFY and DOCKER_CERT_PATH"
         raise SvcagentError(message, kind="docker-settings-invalid") from error
     path = socket_path(address)
     if path:

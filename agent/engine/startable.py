@@ -100,15 +100,15 @@ def _containers(container: Inspect, seen: Surroundings) -> Iterator[str]:
     for name in volume_sources(container):
         if found[name] is None:
             yield (
-                f"it takes volumes from container {name}, which is gone; recreate it with the volumes by their names "
+                f"it uses the volumes of container {name}, which does not exist; recreate it with the volumes by name "
                 "(--volume)"
             )
-    needs = {name: f"it lives in the {what} of" for name, what in namespace_owners(container).items()}
+    needs = {name: f"it uses the {what} of" for name, what in namespace_owners(container).items()}
     needs |= dict.fromkeys(linked_names(container), "it is linked (--link) to")
     for name, need in needs.items():
         other = found[name]
         if other is None or not other["State"]["Running"]:
-            yield f"{need} container {name}, which does not run; start that one, or recreate this one without it"
+            yield f"{need} container {name}, which does not run; start {name}, or recreate this container without it"
 
 
 def _paths(container: Inspect, seen: Surroundings) -> Iterator[str]:
@@ -118,7 +118,7 @@ def _paths(container: Inspect, seen: Surroundings) -> Iterator[str]:
     for target, path in bound_paths(container).items():
         now, then = seen.paths.get(path, NOTHING), seen.mounted.get(target, NOTHING)
         if NOTHING not in (now, then) and now != then:
-            yield f"its bind source {path} is {now} now, and was {then} when it was started; restore that"
+            yield f"its bind source {path} is {now}, but was {then} when the container started; restore it"
 
 
 def _collector(container: Inspect, seen: Surroundings) -> Iterator[str]:
@@ -161,7 +161,7 @@ def dependants(old: Inspect, others: Iterable[Inspect]) -> tuple[str, ...]:
         if other["Id"] == old["Id"] or _is_over(other):
             continue
         name, host = other["Name"].removeprefix("/"), other["HostConfig"]
-        needs = [f"lives in its {what}" for key, what in NAMESPACES.items() if _is_of(host.get(key) or "", old)]
+        needs = [f"uses its {what}" for key, what in NAMESPACES.items() if _is_of(host.get(key) or "", old)]
         needs += ["is linked to it (--link)"] if old["Name"].removeprefix("/") in linked_names(other) else []
         stopped = "" if other["State"]["Running"] else f" (stopped; if it is not needed, docker rm {name})"
         found += [f"{name} {need}{stopped}" for need in needs]

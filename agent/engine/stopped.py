@@ -80,7 +80,7 @@ def _cause(container: Container, *, by_hand: bool) -> str:
     if container.start_error:
         return f"is stopped: it could not be started ({container.start_error})"
     if container.oom_killed:
-        return "is stopped: it ran out of memory and was killed"
+        return "is stopped: it was killed because it ran out of memory"
     if not by_hand:
         return f"is stopped: it exited with status {container.exit_code}"
     if container.exit_code == 0 and container.restart_policy.partition(":")[0] not in ("always", "unless-stopped"):

@@ -84,7 +84,7 @@ class EngineSurvey:
         return self._docker.credentials_file
 
     def facts(self) -> EngineFacts:
-        with self._docker.query("describe itself") as queries:
+        with self._docker.query("report its version and settings") as queries:
             info, version = queries.info(_INFO), queries.offered()
             names = {name for entry in queries.all_containers() for name in entry.get("Names") or ()}
         return _facts(info, version, frozenset(name.removeprefix("/") for name in names))
@@ -94,7 +94,7 @@ class EngineSurvey:
 
     def refused_sections(self) -> tuple[RefusedSection, ...]:
         """Return the refused sections that svcagent needs. The requests name nothing that exists."""
-        with self._docker.call("say what it allows") as client:
+        with self._docker.call("report which requests it allows") as client:
             return tuple(_refused(client))
 
 

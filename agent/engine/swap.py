@@ -141,8 +141,8 @@ def replace(world: ReplacementContainers, digest: str, stop_seconds: int) -> tup
 def changed_by_others(name: str) -> ChangedMeanwhile:
     """Return the refusal of a replacement whose containers are not as they were prepared."""
     return ChangedMeanwhile(
-        f"container {name} or {name}{NEW_SUFFIX}, which was prepared to replace it, was changed by others meanwhile; "
-        "run this again"
+        f"container {name} or its prepared replacement {name}{NEW_SUFFIX} was changed by another process meanwhile. "
+        "Run the command again"
     )
 
 
@@ -165,8 +165,8 @@ def roll_back(
         return _run_again(current, remembered_policy, finish_stop=True)
     if current is None:
         raise NotFound(
-            f"the container that {world.name}{NEW_SUFFIX} was to replace is gone; "
-            f"docker rename {world.name}{NEW_SUFFIX} {world.name} and start it, or create {world.name} again",
+            f"the container that {world.name}{NEW_SUFFIX} was to replace does not exist. "
+            f"Run docker rename {world.name}{NEW_SUFFIX} {world.name} and start it, or recreate {world.name}",
             kind="old-container-gone",
         )
     if new.replaces != current.id and (steps := discard(world)):
@@ -186,13 +186,13 @@ def remove_leftovers(world: ReplacementContainers) -> tuple[SwapStep, ...]:
         return ()
     if current is None or (old is not None and (new is not None or not current.is_running)):
         raise Conflict(
-            f"an earlier replacement of container {world.name} was interrupted half-way; it must be rolled back first",
+            f"an earlier replacement of container {world.name} was interrupted; it must be rolled back first",
             kind="replacement-interrupted",
         )
     if old is not None:
         if old.is_running:
             raise Conflict(
-                f"{world.name} and {world.name}{OLD_SUFFIX} both run; stop the one that is not wanted",
+                f"{world.name} and {world.name}{OLD_SUFFIX} both run; stop one of them",
                 kind="both-containers-run",
             )
         return (SwapStep("remove", old.id),)
@@ -200,7 +200,7 @@ def remove_leftovers(world: ReplacementContainers) -> tuple[SwapStep, ...]:
     _require_ours(world, new, current, f"{world.name}{NEW_SUFFIX}")
     if new.is_running:
         raise Conflict(
-            f"{world.name} and {world.name}{NEW_SUFFIX} both run; stop the one that is not wanted",
+            f"{world.name} and {world.name}{NEW_SUFFIX} both run; stop one of them",
             kind="both-containers-run",
         )
     return (*_restore_policy(current, new.restart_policy), SwapStep("remove", new.id))
@@ -258,7 +258,7 @@ def _require_ours(
 ) -> None:
     if container.replaces != replaced.id:
         raise Conflict(
-            f"container {name} was not made by svcagent to replace {replaced.id[:12]}, so svcagent leaves it alone; "
-            f"remove it or {world.name}{OLD_SUFFIX} by hand",
+            f"container {name} was not created by svcagent to replace {replaced.id[:12]} and is not changed. "
+            f"Remove it or {world.name}{OLD_SUFFIX} by hand",
             kind="not-created-by-svcagent",
         )

@@ -175,7 +175,7 @@ def test_an_expired_certificate_of_the_agent(tls: Tls, svcagent: Svcagent) -> No
         taken = svcagent("maint", "status", **settings, CONSUL_HTTP_SSL_VERIFY="false")
 
     assert (refused.code, taken.code) == (69, 0)
-    assert "the agent's certificate has expired. Give the agent a new one" in refused.err
+    assert "the agent's certificate has expired. Install a new certificate" in refused.err
 
 
 def test_disabled_verification_is_reported_only_in_the_log(tls: Tls, svcagent: Svcagent) -> None:

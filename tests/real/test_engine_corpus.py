@@ -246,7 +246,7 @@ def test_a_container_in_which_others_live_is_refused(place: Place, what: str) ->
         ):
             with raises_kind(Conflict, "containers-depend-on-it") as caught:
                 refused()
-            assert f"side lives in its {what}" in str(caught.value)
+            assert f"side uses its {what}" in str(caught.value)
 
         assert docker.names() == {"app", "side", "db"}
     finally:

@@ -80,7 +80,7 @@ def test_a_file_that_became_a_directory(engine: Engine, docker: DockerHost, imag
     file.unlink()
     file.mkdir()
 
-    assert_refused(engine, docker, image, digest, f"{file} is a directory now, and was a file")
+    assert_refused(engine, docker, image, digest, f"{file} is a directory, but was a file")
 
 
 def test_a_device_that_is_gone(engine: Engine, docker: DockerHost, image: str) -> None:

@@ -99,7 +99,7 @@ def test_a_token_file_that_others_write_is_refused(host: ConsulHost, svcagent: S
 
     result = svcagent("--json", "plan", CONSUL_HTTP_ADDR=f"{host.address}:8500", CONSUL_HTTP_TOKEN_FILE=str(token))
 
-    assert (result.code, result.kind) == (1, "token-unusable")
+    assert (result.code, result.kind) == (78, "token-unusable")
     assert f"run: chmod go-w {token}" in result.err
 
 

@@ -30,7 +30,7 @@ def test_the_newest_version_that_both_know_is_spoken(offered: dict[str, str], sp
     ("offered", "words"),
     [
         (offer("19.03.15", "1.40", "1.12"), ("19.03.15", "1.40", OLDEST_API, "20.10")),
-        (offer("40.0.0", "1.70", "1.60"), ("40.0.0", "1.60", NEWEST_API, "upgrade svcagent")),
+        (offer("40.0.0", "1.70", "1.60"), ("40.0.0", "1.60", NEWEST_API, "Upgrade svcagent")),
         ({"ApiVersion": "1.9"}, ("unix:///d.sock", "1.9", OLDEST_API)),
     ],
 )

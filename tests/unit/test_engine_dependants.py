@@ -22,10 +22,10 @@ def other(status: str = "running", **host: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("host", "expected"),
     [
-        ({"NetworkMode": f"container:{ID}"}, ("side lives in its network",)),
-        ({"PidMode": f"container:{ID}"}, ("side lives in its PID namespace",)),
-        ({"IpcMode": "container:web"}, ("side lives in its IPC namespace",)),
-        ({"PidMode": f"container:{ID[:12]}"}, ("side lives in its PID namespace",)),
+        ({"NetworkMode": f"container:{ID}"}, ("side uses its network",)),
+        ({"PidMode": f"container:{ID}"}, ("side uses its PID namespace",)),
+        ({"IpcMode": "container:web"}, ("side uses its IPC namespace",)),
+        ({"PidMode": f"container:{ID[:12]}"}, ("side uses its PID namespace",)),
         ({"Links": ["/web:/side/web"]}, ("side is linked to it (--link)",)),
         # A link on a network of its own is a name, which the new container gets.
         ({"NetworkMode": "front", "Links": ["web:web"]}, ()),
@@ -53,7 +53,7 @@ def test_one_that_has_ended_for_good_needs_nothing_any_more(status: str, policy:
     """Others that do not run are called so, with the command that removes them."""
     side = other(status, PidMode="container:web", RestartPolicy={"Name": policy})
 
-    stopped = "side lives in its PID namespace (stopped; if it is not needed, docker rm side)"
+    stopped = "side uses its PID namespace (stopped; if it is not needed, docker rm side)"
     assert dependants(WEB, [side]) == ((stopped,) if is_named else ())
 
 

@@ -58,7 +58,7 @@ def test_the_doctor_names_what_a_socket_proxy_refuses_however_it_answers(status:
 
 def test_what_a_socket_proxy_refuses_is_blamed_on_it_and_not_on_the_registry(engine: Engine) -> None:
     """The message names the section of the API to allow."""
-    with pytest.raises(Denied, match="socket proxy: allow DISTRIBUTION there") as asked:
+    with pytest.raises(Denied, match="socket proxy, allow DISTRIBUTION there") as asked:
         engine.registry_digest("registry.example.com/app:latest")
     with pytest.raises(Denied, match="allow IMAGES and POST there") as pulled:
         engine.pull("registry.example.com/app:latest", DIGEST, lambda _: None)

@@ -327,7 +327,7 @@ def test_a_container_that_is_connected_to_no_network_is_refused() -> None:
     refused = recreate.refusal(old(host={"NetworkMode": "front"}, networks={}))
 
     assert refused is not None
-    assert "no network" in refused[0]
+    assert "not connected to any network" in refused[0]
 
 
 def test_compose_finds_the_new_manifest_noted_where_it_noted_the_old_ones() -> None:

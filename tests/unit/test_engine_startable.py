@@ -35,12 +35,12 @@ APP = container([bind("/srv/app.conf", "/etc/app.conf")])
         (
             APP,
             Surroundings(paths={"/srv/app.conf": DIRECTORY}, mounted={"/etc/app.conf": FILE}),
-            ("/srv/app.conf is a directory now, and was a file",),
+            ("/srv/app.conf is a directory, but was a file",),
         ),
         (
             container([bind("/srv/data", "/data/")]),
             Surroundings(paths={"/srv/data": FILE}, mounted={"/data": DIRECTORY}),
-            ("/srv/data is a file now, and was a directory",),
+            ("/srv/data is a file, but was a directory",),
         ),
         # Deleted and made again: the one that is mounted is no more.
         (
@@ -57,9 +57,9 @@ APP = container([bind("/srv/app.conf", "/etc/app.conf")])
         (container(Links=["/db:/app/db"]), Surroundings({"db": ENDED}), ("linked (--link) to container db",)),
         (container(Links=["/db:/app/db"]), Surroundings({"db": None}), ("linked (--link) to container db",)),
         (container(Links=["db:db"], NetworkMode="front"), Surroundings(), ()),
-        (container(PidMode="container:db"), Surroundings({"db": ENDED}), ("lives in the PID namespace of",)),
+        (container(PidMode="container:db"), Surroundings({"db": ENDED}), ("uses the PID namespace of",)),
         (container(VolumesFrom=["db:ro"]), Surroundings({"db": ENDED}), ()),
-        (container(VolumesFrom=["db:ro"]), Surroundings({"db": None}), ("takes volumes from container db",)),
+        (container(VolumesFrom=["db:ro"]), Surroundings({"db": None}), ("uses the volumes of container db",)),
         (
             container(LogConfig=log("fluentd")),
             Surroundings(is_collector_silent=True),
