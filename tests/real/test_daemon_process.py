@@ -211,7 +211,7 @@ def test_many_wishes_are_one(site: DaemonHost) -> None:
         site.daemon.start_ready(SVCAGENT_DNS_SERVER=dns)
         for number in range(5):
             site.daemon.hang_up()
-            wait_until(lambda: site.daemon.log.count("everything again") > number, 10, "it was heard")  # noqa: B023 - at once
+            wait_until(lambda: site.daemon.log.count("all definitions again") > number, 10, "it was heard")  # noqa: B023 - at once
 
         assert len(site.daemon.children) == 1
         assert site.daemon.stop() == 0
