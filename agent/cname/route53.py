@@ -184,9 +184,9 @@ class Route53:
                 answer = self.client.list_hosted_zones_by_name(DNSName=zone, MaxItems="2")
                 found = [one for one in answer["HostedZones"] if unescaped(one["Name"]).lower() == zone]
             if len(found) != 1:
-                problem = "it has several" if found else "it has none"
+                problem = "several hosted zones" if found else "no hosted zone"
                 remedy = "correct the zone in the definition, or use credentials of the account that has one"
-                raise NotAuthoritative(f"Route 53 must have exactly one hosted zone {zone}: {problem}; {remedy}")
+                raise NotAuthoritative(f"Route 53 has {problem} {zone}; {remedy}")
             self._zone_ids[zone] = found[0]["Id"].rpartition("/")[2]
         return self._zone_ids[zone]
 

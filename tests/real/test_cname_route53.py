@@ -157,7 +157,7 @@ def test_a_missing_right_is_named_as_the_statement_to_add(aws: Aws, place: Recor
     with pytest.raises(NotGranted) as raised:
         aws.powerless().preflight(place)
 
-    statement = json.loads(str(raised.value).partition("add to the IAM policy: ")[2])
+    statement = json.loads(str(raised.value).partition("Add to the IAM policy: ")[2])
     assert statement["Resource"] == f"arn:aws:route53:::hostedzone/{aws.zone_id}"
     assert "route53:ChangeResourceRecordSets" in statement["Action"]
 
@@ -173,7 +173,7 @@ def test_a_lost_reply_is_reported_as_unknown(aws: Aws, place: RecordPlace) -> No
     assert provider.read(place) == view(record, marker)
 
 
-@pytest.mark.parametrize(("zones", "says"), [((), "there is none"), (("a", "b"), "there are several")])
+@pytest.mark.parametrize(("zones", "says"), [((), "has no hosted zone"), (("a", "b"), "has several hosted zones")])
 def test_a_zone_that_is_not_there_once_is_refused(aws: Aws, zones: tuple[str, ...], says: str) -> None:
     """Public and private zones may have one name: nobody can tell which is meant."""
     made = [aws.admin.create_hosted_zone(Name="other.test.", CallerReference=one)["HostedZone"]["Id"] for one in zones]
