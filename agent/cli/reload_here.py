@@ -36,6 +36,7 @@ from agent.reload.record import ReloadResult
 from agent.reload.recover import read_journal, restore_container
 from agent.reload.reload import Reload, ReloadOptions
 from agent.reload.repair import repair_one
+from agent.text import short_digest
 
 DEFAULT_LOCK_SECONDS = 3600.0
 
@@ -156,9 +157,9 @@ def check_here(asked: ReloadRequest) -> int:
     elif not is_newer and result.remark:
         show_line(waiting_image(result), "yellow")
     elif is_newer:
-        show_line(f"{result.service}: a newer {result.image} is available: {result.wanted}")
+        show_line(f"{result.service}: a newer {result.image} is available: {short_digest(result.wanted or '')}")
     else:
-        show_line(f"{result.service} is up to date: {result.wanted} of {result.image}", "green")
+        show_line(f"{result.service} is up to date: {short_digest(result.wanted or '')} of {result.image}", "green")
     return 0
 
 

@@ -22,7 +22,7 @@ from agent.outcomes import Outcome
 from agent.reload.record import Phase, ReloadResult, StepEvent
 from agent.reload.repair import RepairOutput
 from agent.reload.steps import Step
-from agent.text import quoted_command
+from agent.text import quoted_command, short_digest
 
 
 def show_result(result: ReloadResult) -> int:
@@ -32,14 +32,16 @@ def show_result(result: ReloadResult) -> int:
         _show_error(result, level=level, exit_code=result.exit_code)
     elif result.outcome is Outcome.RELOADED:
         seconds = sum(step["seconds"] for step in result.steps)
-        done = f"runs {result.wanted}" if result.wanted else "was restarted"
+        done = f"runs {short_digest(result.wanted or '')}" if result.wanted else "was restarted"
         show_line(f"{result.service} {done} on {result.node} after {seconds:.1f} s", "green")
     elif result.outcome is Outcome.UP_TO_DATE and result.remark:
         # The newest version is not taken, and nothing else is printed under cron.
         show_warning(waiting_image(result), service=result.service)
     elif sys.stdout.isatty():
         remark = f" ({result.remark})" if result.remark else ""
-        show_line(f"{result.service} is up to date: {result.wanted} of {result.image}{remark}", "green")
+        show_line(
+            f"{result.service} is up to date: {short_digest(result.wanted or '')} of {result.image}{remark}", "green"
+        )
     if current().as_json:
         show_document(dataclasses.asdict(result))
     return result.exit_code
@@ -48,7 +50,8 @@ def show_result(result: ReloadResult) -> int:
 def waiting_image(result: ReloadResult) -> str:
     """Return that the tag's newest image waits, because another one is pinned, and for what."""
     return (
-        f"{result.service}: newer image {result.newest}; it waits for the rollout of {result.wanted}: {result.remark}"
+        f"{result.service}: newer image {short_digest(result.newest or '')}; it waits for the rollout of "
+        f"{short_digest(result.wanted or '')}: {result.remark}"
     )
 
 
@@ -57,7 +60,7 @@ def show_rolled_back(result: ReloadResult, where: str) -> None:
     if not result.image:  # a command restarts it: there is no other version, and perhaps nothing was stopped
         text = f"{result.service}: passes its checks on {result.node} as before, {where}"
     else:
-        version = result.running or "the version from before"
+        version = short_digest(result.running or "") or "the version from before"
         text = f"{result.service}: rolled back; {version} runs again on {result.node}, {where}"
     show_warning(text, service=result.service, reload=result.id)
 
@@ -65,10 +68,11 @@ def show_rolled_back(result: ReloadResult, where: str) -> None:
 def show_quarantined(result: ReloadResult) -> None:
     """Print below a failure that it quarantined the version, and the remedy."""
     if result.quarantined:
-        clear = quoted_command(["svcagent", "quarantine", "clear", result.service, result.quarantined])
+        clear = quoted_command(["svcagent", "quarantine", "clear", result.service, short_digest(result.quarantined)])
         show_warning(
-            f"{result.service}: {result.quarantined} is quarantined: no host takes it. Push a better image; if the "
-            f"fault was not the image's, run: {clear}",
+            f"{result.service}: {short_digest(result.quarantined)} is quarantined: no host takes it. Push a "
+            "corrected image. "
+            f"If the image was not the cause, run: {clear}",
             service=result.service,
             reload=result.id,
         )
@@ -84,7 +88,7 @@ def show_recovered(results: Sequence[ReloadResult]) -> int:
             if result.running and result.wanted:
                 is_old = result.running != result.wanted
                 how = "rolled back" if is_old else "finished"
-                runs = f"{result.running} runs{' again' if is_old else ''}, ready and in service"
+                runs = f"{short_digest(result.running or '')} runs{' again' if is_old else ''}, ready and in service"
                 said = f"{unfinished} is recovered ({how}): {runs}"
             show_warning(f"{result.service}: {said}", service=result.service, reload=result.id)
         if result.error:

@@ -64,7 +64,7 @@ def has_run(check: Check, state: CheckState | None) -> bool:
 
 def fault_in_consul(state: CheckState) -> InstanceFault:
     output = redacted(state.output, LONGEST_OUTPUT)
-    message = f"Consul shows check {state.id} as {state.status}" + (f" ({output})" if output else "")
+    message = f"check {state.id} is {state.status} in Consul" + (f" ({output})" if output else "")
     return InstanceFault(message, f"{state.id} consul {state.status}")
 
 

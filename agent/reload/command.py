@@ -68,9 +68,7 @@ def run_checked(
     if finished.status == 0:
         return finished
     if finished.status is None:
-        how = (
-            f"had not ended after {command.timeout:g} s and was stopped; if it needs longer, raise {command.limit_key}"
-        )
+        how = f"did not end within {command.timeout:g} s and was stopped. If it needs longer, raise {command.limit_key}"
     elif finished.status < 0:
         how = f"was ended by signal {-finished.status}"
     else:
@@ -86,7 +84,7 @@ def require_program(command: Command, environ: Mapping[str, str]) -> None:
     # As Popen looks for it, in the directory in which `run` starts it.
     found = [Path("/") / folder / program for folder in ([""] if "/" in str(program) else os.get_exec_path(environ))]
     if not any(one.exists() for one in found):
-        raise _not_started(command, f"there is no program {clean(str(program), LONGEST_REASON)}")
+        raise _not_started(command, f"the program {clean(str(program), LONGEST_REASON)} does not exist")
     if not any(one.is_file() and os.access(one, os.X_OK) for one in found):
         raise _not_started(command, f"{clean(str(program), LONGEST_REASON)} is not executable")
 
@@ -96,7 +94,7 @@ def _name(command: Command) -> str:
 
 
 def _not_started(command: Command, why: str) -> CommandFailed:
-    remedy = "Write the program's full path, and let svcagent run it"
+    remedy = "Write the program's full path, and allow svcagent to execute it"
     return command.failure(f"{_name(command)} cannot be started: {why}. {remedy}")
 
 

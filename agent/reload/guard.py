@@ -16,7 +16,7 @@ from agent.fleet import FleetView, HostState, suspect
 from agent.fleet.host_state import InstanceKey
 from agent.maintenance import Maintenance, OwnerKind, iso, length, parse
 from agent.reload.window import WindowState
-from agent.text import some_of
+from agent.text import short_digest, some_of
 
 KNOWN_FOR = timedelta(days=1)
 """How long an instance that is missing from the catalog counts as existing after its host reported it."""
@@ -157,7 +157,7 @@ def _own(seen: Observed) -> Iterator[Obstacle]:
         yield Obstacle(
             ObstacleKind.ABSENT,
             f"Consul's catalog does not show {seen.service.id} on this host ({seen.node})",
-            "run: svcagent register. If it is registered, the token lacks service:read or node:read",
+            "run: svcagent register. If it is already registered, the token lacks service:read or node:read",
         )
         return
     for held, check_of in _held_with_service(own):
@@ -195,11 +195,11 @@ def _health(seen: Observed) -> Iterator[Obstacle]:
         yield Obstacle(
             ObstacleKind.HEALTH,
             f"{healthy} of the {count} other instances of {name} "
-            f"{'pass their checks' if before.is_passing else 'are served'}, and {needed} must"
-            + (f" (known within the last day, but not in Consul's catalog: {nodes})" if nodes else ""),
-            f"wait for them, or repair them; to see which: svcagent fleet {name}"
+            f"{'are passing' if before.is_passing else 'are in service'}; reload.min_healthy requires {needed}"
+            + (f" (seen in the last 24 hours, but not in the catalog: {nodes})" if nodes else ""),
+            f"wait for them, or repair them. To list them, run: svcagent fleet {name}"
             if count
-            else "a service that runs on one host alone needs reload.min_healthy: 0 in its definition",
+            else "for a service that runs on one host only, set reload.min_healthy to 0 in its definition",
         )
 
 
@@ -217,7 +217,7 @@ def _stopped(seen: Observed) -> Iterator[Obstacle]:
 
 def _pause(seen: Observed) -> Iterator[Obstacle]:
     if pause := seen.view.pause:
-        end = "it expires then; to resume earlier" if pause.until else "when that is done"
+        end = "it expires then. To resume earlier" if pause.until else "to resume"
         yield Obstacle(
             ObstacleKind.PAUSE,
             f"reloads of {seen.service.name} are paused, {pause.describe(iso)}",
@@ -230,9 +230,9 @@ def _quarantine(seen: Observed) -> Iterator[Obstacle]:
         where = f"it failed on {entry.node} at {iso(entry.since)}: " if entry.since else ""
         yield Obstacle(
             ObstacleKind.QUARANTINE,
-            f"{entry.digest} is quarantined: {where}{entry.why}",
-            "push a better image. If the fault was not the image's, run: "
-            f"svcagent quarantine clear {seen.service.name} {entry.digest}",
+            f"{short_digest(entry.digest)} is quarantined: {where}{entry.why}",
+            "push a corrected image. If the image was not the cause, run: "
+            f"svcagent quarantine clear {seen.service.name} {short_digest(entry.digest)}",
         )
 
 
@@ -244,24 +244,24 @@ def _suspect(seen: Observed) -> Iterator[Obstacle]:
 
 def _window(seen: Observed) -> Iterator[Obstacle]:
     if not seen.window.is_open:
-        until = "none opens soon"
+        until = "no window opens soon"
         if seen.window.opens_at is not None:
-            until = f"wait until {iso(seen.window.opens_at.astimezone(UTC))}, when the next one opens"
+            until = f"the next one opens at {iso(seen.window.opens_at.astimezone(UTC))}"
         yield Obstacle(
             ObstacleKind.WINDOW,
-            f"no window of {seen.service.name} is open now",
-            f"{until}; or change reload.windows in its definition",
+            f"{seen.service.name} is outside its reload windows",
+            f"{until}; to reload earlier, change reload.windows in the definition",
         )
 
 
 def _age(seen: Observed) -> Iterator[Obstacle]:
     least, created = timedelta(seconds=seen.min_age), seen.image_created
-    wants = f"{seen.service.name} takes no image younger than {length(least)} (reload.min_age)"
+    wants = f"{seen.service.name} requires an image that is at least {length(least)} old (reload.min_age)"
     if seen.min_age and created is None:
         yield Obstacle(
             ObstacleKind.AGE,
-            f"{wants}, and it is not known on this host when {seen.wanted or 'this one'} was built",
-            "it is known once a reload has pulled the image",
+            f"{wants}, and the age of {short_digest(seen.wanted) or 'this one'} is unknown on this host",
+            "a reload that pulls the image determines it",
         )
     elif seen.min_age and created is not None and (age := seen.now - created) < least:
         ready = iso((created + least).astimezone(UTC))
@@ -272,8 +272,8 @@ def _readiness(seen: Observed) -> Iterator[Obstacle]:
     if seen.differences:
         yield Obstacle(
             ObstacleKind.READINESS,
-            f"svcagent cannot judge {seen.service.id} as Consul does: {'; '.join(seen.differences)}",
-            "correct the check, or the service, so that both agree. If the new version corrects it, run: "
+            f"svcagent's own checks of {seen.service.id} differ from Consul's: {'; '.join(seen.differences)}",
+            "correct the check or the service. If the new version corrects it, run: "
             f"svcagent reload {seen.service.id} --force",
         )
 
@@ -287,9 +287,10 @@ def _dns(seen: Observed) -> Iterator[Obstacle]:
     if seen.remembered > limit:
         yield Obstacle(
             ObstacleKind.DNS,
-            f"DNS clients may remember {seen.service.name} for {seen.remembered:g} s (the TTL of its answers), and a "
-            f"drain may take {limit:g} s (reload.drain.max)",
-            "lower dns_config.service_ttl in Consul, or the TTL of a DNS server that caches its answers, or raise "
+            f"DNS clients may cache {seen.service.name} for {seen.remembered:g} s (the TTL of its DNS "
+            "answers), longer than a "
+            f"drain may take: {limit:g} s (reload.drain.max)",
+            "lower dns_config.service_ttl in Consul or the TTL of a DNS server that caches its answers, or raise "
             "reload.drain.max in the definition",
         )
 
@@ -327,9 +328,9 @@ def _is_being_reloaded(instance: Instance) -> bool:
 def _maintenance_obstacle(seen: Observed, held: Maintenance, *, is_nodes: bool) -> Obstacle:
     argument = "--node" if is_nodes else seen.service.id
     subject = f"{seen.node} (this host)" if is_nodes else seen.service.id
-    remedy = f"when that is done, run: svcagent maint disable {argument}"
+    remedy = f"to disable it, run: svcagent maint disable {argument}"
     if held.kind is OwnerKind.RELOAD and held.host == seen.node:
-        remedy = f"that reload ends it; if none runs here, run: svcagent recover {seen.service.name}"
+        remedy = f"that reload disables it. If no reload runs here, run: svcagent recover {seen.service.name}"
     elif held.kind is OwnerKind.RELOAD:
         remedy = f"if that reload has crashed, run on {held.host}: svcagent recover {seen.service.name}"
     else:

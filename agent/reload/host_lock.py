@@ -202,7 +202,7 @@ def _record_of(tree: Any) -> HostReload:
     record = HostReload(**{one.name: tree[one.name] for one in fields(HostReload) if one.name in tree})
     for name in ("began", "step", "since", "text", "reload", "token"):
         if not isinstance(getattr(record, name), str):
-            raise TypeError(f"{name} is no text")
+            raise TypeError(f"{name} is not a string")
     # A step has a time.
     for moment in (record.began, record.since if record.step else record.began):
         if datetime.fromisoformat(moment).tzinfo is None:
@@ -215,7 +215,7 @@ def _record_of(tree: Any) -> HostReload:
 
 def _result_of(tree: Any) -> Mapping[str, Any]:
     if not isinstance(tree, dict) or type(tree.get("exit_code", 0)) is not int:
-        raise TypeError("no result of a reload")
+        raise TypeError("not the result of a reload")
     if not isinstance(tree.get("retry_after"), int | float | None) or not isinstance(tree.get("outcome"), str | None):
-        raise TypeError("no result of a reload")
+        raise TypeError("not the result of a reload")
     return tree

@@ -33,6 +33,6 @@ def register_again(consul: Consul, service: Service, note: Callable[[str], None]
     plan = make_plan([service], AgentState(*consul.services_and_checks()), frozenset({service.id}))
     for change in plan:
         if change.action is ChangeAction.CREATE:
-            note("the Consul agent had forgotten the service; it is registered again")
+            note("the service was missing from the Consul agent; it is registered again")
             apply_change(consul, change, lambda _check: "passing")
     return consul.services().get(service.id)

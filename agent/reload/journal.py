@@ -85,7 +85,7 @@ class Journal:
         except FileNotFoundError:
             return None
         except (OSError, NotRegularFile, ValueError, TypeError, RecursionError) as error:
-            raise JournalDamaged(f"the journal {self._file} cannot be used ({error})") from error
+            raise JournalDamaged(f"the journal {self._file} is invalid ({error})") from error
 
     def remove(self) -> None:
         """Remove the journal, if there is one, even on a full disk. Raise `SvcagentError` if that fails."""

@@ -21,6 +21,7 @@ from agent.reload.drain import Drainer
 from agent.reload.guard import Observed, able_instances
 from agent.reload.instance import maintenance_of, own_instance
 from agent.reload.window import window_state, zone
+from agent.text import short_digest
 
 
 class Observer:
@@ -94,7 +95,11 @@ class Observer:
         if found is not None and found.digest == newest:
             return ""
         rollout.pin(deps.consul, service, Pin(self._section.image, newest, deps.agent.node, now), index)
-        return f"the rollout of {found.digest}, pinned by {found.node}" if found is not None and found.digest else ""
+        return (
+            f"the rollout of {short_digest(found.digest)}, pinned by {found.node}"
+            if found is not None and found.digest
+            else ""
+        )
 
     def agree_on_digest(self, newest: str, running: str) -> tuple[str, str]:
         """Return the digest that this host takes, and why, like `wanted`.
@@ -126,7 +131,7 @@ class Observer:
         if decision.wanted == newest:
             return decision.why
         force = shlex.join(["svcagent", "reload", self._service.name, "--force"])
-        return f"{decision.why}. To take the newer {newest} on all hosts instead, run: {force}"
+        return f"{decision.why}. To take the newer {short_digest(newest)} on all hosts instead, run: {force}"
 
     def _require_trusted(self, decision: VersionDecision, pinned: Pin | None, newest: str, running: str) -> None:
         """Refuse a digest that only the pin names: otherwise write access to Consul KV would suffice to choose it."""
@@ -143,8 +148,9 @@ class Observer:
         found, _index = rollout.find(self._deps.consul, self._service.name)
         if self._pinned is not None and found is not None and found.digest not in ("", digest, self._pinned):
             raise GuardRefused(
-                f"while {self._deps.agent.node} waited for the lock to take {digest}, {found.node} pinned "
-                f"{found.digest}; run this again to take that one",
+                f"while {self._deps.agent.node} waited for the lock to take {short_digest(digest)}, "
+                f"{found.node} pinned "
+                f"{short_digest(found.digest)}. To take that one, run the command again",
                 kind="pin-changed",
             )
 

@@ -38,7 +38,9 @@ def conclude(
         if isinstance(failures[0], RateLimited):
             result.retry_after = failures[0].retry_after or 0.0
     elif pending is not None:
-        result.error = f"{_signal_name(pending)} was received when the reload was nearly done, so it was finished"
+        result.error = (
+            f"{_signal_name(pending)} was received after the last step that can be undone, so the reload was finished"
+        )
         result.exit_code = Interrupted(pending).exit_code
     _finish(result, state, failures, log_tail)
     if state.blame is Blame.ENVIRONMENT:
@@ -81,8 +83,8 @@ def with_report_failures(result: ReloadResult, failures: Sequence[SvcagentError]
 
 
 _ENVIRONMENT = (
-    "The old version failed in the same way when it was started again, so the new one is not shown to be at fault: it "
-    "is not quarantined, and is tried again. Look for what both depend on"
+    "The old version failed in the same way when it was started again. So the new version may not be the cause: it "
+    "is not quarantined, and the next reload tries it again. Check what both versions depend on"
 )
 
 
@@ -111,8 +113,8 @@ def _set_stranded(result: ReloadResult, state: State, failures: Sequence[Failure
         result.exit_code = (Unreachable if isinstance(last, Unreachable) else SvcagentError).exit_code
     how = "is still out of service" if state.is_out else "could not be restored"
     result.error = (
-        f"{result.service} {how} on {result.node}: {why}. The daemon, register and reload try again; when the cause is "
-        f"repaired, run: svcagent recover {result.service}"
+        f"{result.service} {how} on {result.node}: {why}. The daemon, register and reload try again. When the cause is "
+        f"corrected, run: svcagent recover {result.service}"
     )
 
 
@@ -136,11 +138,14 @@ def _failure_text(failure: Failure, state: State) -> str:
     if not isinstance(failure, Interrupted):
         return summary_of(failure)
     if state.is_cleaned and state.container is ReplacementState.NEW:
-        done = "the new version stays in service, but is not settled: the next host waits for it like a first one"
+        done = (
+            "the new version stays in service, but did not complete reload.settle: the next host treats itself as the "
+            "first host"
+        )
     elif state.is_confirmed:
         done = "the service was restored as it was"
     else:
-        done = "nothing had been changed"
+        done = "nothing was changed"
     return f"{_signal_name(failure.signum)} ended the reload; {done}"
 
 

@@ -269,7 +269,7 @@ def advice(signature: str) -> str:
     """Return the remedy for the failure with which an instance did not become ready in time."""
     code = signature.rpartition(" http ")[2]
     if code.isdigit() and code not in _LOADING:
-        return "It answers, but not with a status from 200 to 299: correct it, or the URL of the check"
+        return "Expected status 200-299: correct the service, or the URL of the check"
     return next(
         (remedy for failure, remedy in _ADVICE.items() if f" {signature}".endswith(f" {failure}")), _WAIT_LONGER
     )
@@ -284,8 +284,8 @@ _ADVICE = {
     "not listening": _WRONG_ADDRESS,
     "name": "Correct the host name in the check",
     "tls": "Correct its certificate, or the fields of the check that are about TLS",
-    "not http": "Correct the port of the check, or what listens there",
-    "redirects": "Correct where it redirects to, or the URL of the check",
+    "not http": "Correct the port of the check, or the service on that port",
+    "redirects": "Correct the redirect, or the URL of the check",
 }
 """The remedies for failures that do not pass with time."""
 
@@ -305,10 +305,10 @@ def _describe_error(error: Exception, seconds: float) -> tuple[str, str]:
         case OSError():
             return error.strerror or str(error), f"errno {error.errno}" if error.errno else ""
         case HTTPException():
-            return f"not an answer in HTTP ({type(error).__name__}: {error})", "not http"
+            return f"not an HTTP response ({type(error).__name__}: {error})", "not http"
         case _TooManyRedirects():
             return str(error), "redirects"
         case UnusableUrl():
-            return f"it redirects to a URL that cannot be used: {error}", "redirects"
+            return f"it redirects to an invalid URL: {error}", "redirects"
         case _:
             return f"cannot be judged ({type(error).__name__}: {error})", ""

@@ -194,7 +194,7 @@ class Readiness:
             f"the container {container.name} stopped (exit status {container.exit_code}, "
             f"restarts {container.restart_count})"
             if container.id == run.id
-            else f"the container {container.name} was replaced by another one during the wait",
+            else f"the container {container.name} was replaced by another one while svcagent waited for it",
             f"container exit {container.exit_code}",
             is_final=True,
         )
@@ -226,7 +226,7 @@ class Readiness:
         if container.health == "unhealthy" and (is_returning or was_unhealthy):
             return None  # Consul's checks decide whether clients are sent to the instance; this is no worse than before
         said = f" ({container.health_output})" if container.health_output else ""
-        return InstanceFault(f"the container's own health check says {container.health}{said}", "container unhealthy")
+        return InstanceFault(f"the container's health check is {container.health}{said}", "container unhealthy")
 
     def _is_passed_by_consul(self, check: Check, result: ProbeResult, deadline: Deadline | None) -> bool:
         """True if Consul passes a check of a returning instance although svcagent's own probe fails.
@@ -279,7 +279,7 @@ class Readiness:
                 return  # it served before without it
             raise NotReady(
                 f"warm-up of {self._service.id} failed: {result.message}. Correct the URL, or remove it from "
-                "reload.ready.warmup; if it needs longer, raise reload.ready.warmup_timeout",
+                "reload.ready.warmup. If it needs longer, raise reload.ready.warmup_timeout",
                 signature=signature,
             )
 

@@ -50,7 +50,7 @@ def find_leftover(
     """Return what must be finished or rolled back; None if there is nothing. ``note`` reports a damaged journal."""
     record = read_journal(deps.journal, note)
     if record is not None and record.container not in ("", reload.container):
-        note(f"its definition names another container now; {record.container} is restored as well")
+        note(f"its definition now names another container; {record.container} is restored too")
         restore_container(deps.engine, record)
     restart = restarter(reload.strategy, service, deps.engine, deps.state_dir, deps.environ, deps.clock)
     status = restart.replacement_status()
@@ -82,7 +82,7 @@ def read_journal(journal: Journal, note: Callable[[str], None]) -> JournalRecord
     try:
         return journal.read()
     except JournalDamaged as error:
-        note(f"{error}; recovery uses what Consul and Docker show")
+        note(f"{error}; recovery continues with the state of Consul and Docker")
         return None
 
 
@@ -121,7 +121,7 @@ def recover_undefined(
         if failing:
             raise NotReady(
                 "still out of service: a crashed reload left it in maintenance, no definition manages it any more, and "
-                f"these checks are critical: {', '.join(failing)}. Repair it, or run: svcagent maint disable "
+                f"these checks are critical: {', '.join(failing)}. Correct the checks, or run: svcagent maint disable "
                 f"{shlex.quote(service_id)} --force"
             )
         disable_own_maintenance(consul, MaintenanceTarget(node, service_id, local.name), held)

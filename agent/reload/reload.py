@@ -189,7 +189,7 @@ class Reload:
         if self._observer.own_maintenance() is None:
             raise GuardRefused(
                 f"the maintenance of {self._service.id} was disabled meanwhile, so clients are sent to it again; "
-                "it is not restarted. Run this again",
+                "it was not restarted. Run the command again",
                 kind="maintenance-disabled",
             )
         policy = self._restarter.replacement_status().restart_policy
@@ -259,8 +259,9 @@ class Reload:
     def _require_lock_to_settle(self) -> None:
         if self._lock.is_lost:
             raise LockLost(
-                f"the lock {self._entry.record.lock} was lost before the new version had settled; it stays in service, "
-                "and the next host waits for it like a first one"
+                f"the lock {self._entry.record.lock} was lost before reload.settle was complete; the new "
+                "version stays in service, "
+                "and the next host treats itself as the first host"
             )
 
     # ------------------------------------------------------------ the guard

@@ -36,7 +36,7 @@ def revive_containers(settings: Settings, clock: Clock, service_ids: Iterable[st
             except LockBusy:
                 continue  # a reload runs
             except SvcagentError as error:
-                output.warn(f"{service_id}: {error}; tried again when Consul answers", service=service_id)
+                output.warn(f"{service_id}: {error}; svcagent tries again when Consul answers", service=service_id)
             except Exception as error:  # noqa: BLE001 - a bug in one service's recovery must not stop the others
                 output.report_bug(service_id, error)
 
@@ -74,7 +74,7 @@ def _repair_locked(
         journal = Journal(state_dir, service_id)
         if recover_undefined(clients.consul, clients.engine, journal, clients.agent.node, service_id, output.warn):
             output.warn(
-                f"{service_id}: an unfinished reload is rolled back; no good definition manages the service any more"
+                f"{service_id}: an unfinished reload is rolled back; no valid definition manages the service any more"
             )
         return []
 

@@ -117,7 +117,7 @@ class HostStateReport:
         try:
             history.write_to_disk(deps.state_dir, self._service, past)
         except SvcagentError as error:
-            self._note(f"this reload is not in the host's own history: {error}")
+            self._note(f"this reload is missing from the host's own history: {error}")
         if self._is_silent:
             return
         with self._published():
@@ -168,7 +168,7 @@ class HostStateReport:
             yield
         except SvcagentError as error:
             if not self._is_silent:
-                self._note(f"the state of this reload is not published to the fleet: {error}")
+                self._note(f"the state of this reload could not be published to the fleet: {error}")
             self._is_silent = True
 
     def _now(self) -> datetime:

@@ -137,7 +137,7 @@ class Restoration:
             raise
         except Exception as error:  # noqa: BLE001  # see above
             known = error if isinstance(error, SvcagentError) else self._progress.unexpected(error, what)
-            self._note(f"{what} failed, so the return may take longer: {known}")
+            self._note(f"{what} failed, so the return to service may take longer: {known}")
 
     def await_ready(self, *, is_returning: bool) -> None:
         """Wait until the container is ready. Raise `NotReady`.
@@ -198,7 +198,7 @@ class Restoration:
         if local is None or local.maintenance is None:  # disabled by an attempt whose answer was lost, or by hand
             return local is not None
         if held is None:
-            self._note("the maintenance is no longer this reload's; its owner ends it")
+            self._note("the maintenance now has another owner, who must disable it")
             return False
         self.watch.remember_run()
         seen = self._require_ready(is_returning=is_returning)
@@ -240,10 +240,10 @@ class Restoration:
                 if held is not None and not self.drainer.is_own(held):
                     return
             if deadline.is_over:
-                said = f"{self._service.id} answers its checks, but Consul does not show it as served after "
+                said = f"{self._service.id} passes its checks, but is not in service in Consul after "
                 said += f"{RESTORE_SECONDS:.0f} s"
                 if own is None:
-                    raise SvcagentError(f"{said}: the catalog does not show it at all", kind="not-returned")
+                    raise SvcagentError(f"{said}: it is not in the catalog", kind="not-returned")
                 failing = self._failing(own)
                 of_service = [check.id for check in failing if check.service_id]
                 if of_service:

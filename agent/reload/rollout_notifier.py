@@ -54,7 +54,7 @@ class RolloutNotifier:
         self._deliveries.wait()
 
     def _send_due(self, consul: Consul, kinds: Collection[NoticeKind]) -> None:
-        problem = f"{self._service}: no notification about its rollout is sent"
+        problem = f"{self._service}: no notifications about its rollout are sent"
         with self._deliveries.failures_reported(problem, service=self._service):
             self._deliveries.send(self._due(consul, kinds))
 

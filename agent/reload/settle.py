@@ -123,7 +123,7 @@ class SettleWatch:
             return self._settle(is_first=is_first, each_round=each_round)
         except _StoppedByOperator:
             self._await_operators_restart(each_round)
-            self._note(f"something restarted the container of {self._service.id}; it is watched again")
+            self._note(f"another process restarted the container of {self._service.id}; reload.settle starts again")
             return self._settle(is_first=is_first, each_round=each_round)
 
     def _await_operators_restart(self, each_round: Callable[[], None]) -> None:
@@ -145,7 +145,8 @@ class SettleWatch:
                     return
                 if deadline.is_over:
                     raise NotReady(
-                        f"something stopped or restarted {self._service.id} after clients had returned, and it is "
+                        f"another process stopped or restarted {self._service.id} after clients had returned, "
+                        "and it is "
                         f"not ready again: {view.fault}",
                         signature=view.fault.signature or "exited",
                         kind="stopped-by-operator",
@@ -177,7 +178,7 @@ class SettleWatch:
                 continue
             silence = None
             if view.is_out:
-                self._note("it was put in maintenance meanwhile, so it is not settled")
+                self._note("it was put in maintenance meanwhile, so reload.settle was not completed")
                 return False
             bad_rounds = bad_rounds + 1 if view.fault else 0
             if view.fault and bad_rounds == FAILED_ROUNDS:
@@ -225,17 +226,19 @@ class SettleWatch:
         if now[0].partition(" ")[0] != before[0].partition(" ")[0] and is_running:
             raise Conflict(
                 f"another program replaced the container of {self._service.id} after clients had returned to it; it is "
-                "left as it is",
+                "not changed",
                 kind="container-replaced",
             )
         if now != before and is_running and now[1] <= before[1]:
             # Docker counts its own restarts, and counts from zero after an operator's.
             raise _StoppedByOperator(
-                f"something restarted the container of {self._service.id} again; it is not settled"
+                f"another process restarted the container of {self._service.id} again; reload.settle was not completed"
             )
         if now != before or not is_running:
             if self._restarter.stop_was_requested(before):
-                raise _StoppedByOperator(f"something stopped the container of {self._service.id}; it is not settled")
+                raise _StoppedByOperator(
+                    f"an operator stopped the container of {self._service.id}; reload.settle was not completed"
+                )
             raise NotReady(
                 f"the container of {self._service.id} stopped or was restarted after clients had returned to it",
                 signature="exited",

@@ -175,7 +175,7 @@ def _resolve(host: str, port: int, deadline: Deadline) -> list[Any]:
     try:
         result = found.get(timeout=deadline.remaining)
     except queue.Empty:
-        raise TimeoutError(f"the name {host} was not resolved in time") from None
+        raise TimeoutError(f"the name {host} was not resolved within the time limit") from None
     if isinstance(result, Exception):
         raise result
     return result

@@ -78,7 +78,7 @@ class InstanceSurvey:
         timeout = self._instance.section.ready.timeout
         if check.interval_seconds >= timeout:
             yield (
-                f"check {check.id} can be run by Consul only, which runs it every {check.interval}: its result after "
+                f"check {check.id} can only be run by Consul, every {check.interval}: its result after "
                 f"the restart may come later than reload.ready.timeout ({timeout:g} s) allows. Shorten the "
                 "check's interval, or raise reload.ready.timeout above it"
             )
@@ -92,7 +92,7 @@ class InstanceSurvey:
 
 def _difference(check: Check, in_consul: str, result: ProbeResult) -> str:
     return (
-        f"check {check.id} is {in_consul} for Consul, but fails when svcagent runs it: {result.message}. The new "
-        "instance could never be called ready. Make the check pass from this host as the user that runs svcagent "
+        f"check {check.id} is {in_consul} in Consul, but fails when svcagent runs it: {result.message}. The new "
+        "instance could never become ready. Make the check pass from this host as the user that runs svcagent "
         "(certificates: the system's CA store or SSL_CERT_FILE, as the Consul agent has it), or correct the definition"
     )

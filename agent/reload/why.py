@@ -25,6 +25,7 @@ from agent.reload.instance import maintenance_of, own_instance
 from agent.reload.restart import Restarter
 from agent.reload.unfinished import UnfinishedReload, find_unfinished
 from agent.reload.window import WindowState, window_state, zone
+from agent.text import short_digest
 
 CONTAINER_STOPPED = "container-stopped"
 OLDER_ROLLOUT = "older-rollout"
@@ -227,9 +228,10 @@ def _judge_rollout(ask: WhySources, fleet: _Fleet, found: Explanation) -> None:
     found.reasons.append(
         Obstacle(
             OLDER_ROLLOUT,
-            f"a rollout of an older digest, {pin.digest}, is under way, pinned by {pin.node}{since}",
-            f"{found.newest} follows when the older one runs on all hosts (it waits for: {waits_for}), is quarantined, "
-            f"or has made no progress for an hour; see: {shlex.join(['svcagent', 'fleet', name])}{how}",
+            f"a rollout of an older digest, {short_digest(pin.digest)}, is in progress, pinned by {pin.node}{since}",
+            f"{short_digest(found.newest)} follows when the older one runs on all hosts (it waits for: "
+            f"{waits_for}), is quarantined, "
+            f"or has made no progress for an hour. To watch it, run: {shlex.join(['svcagent', 'fleet', name])}{how}",
         )
     )
 
@@ -241,13 +243,13 @@ def _judge_lock(status: LockStatus, node: str, max_parallel: int, found: Explana
     holders = [f"the crashed reload on {node}" if is_dead and one.node == node else str(one) for one in status.holders]
     held = f"held by {', '.join(holders)}" if holders else "free"
     waiting = [holder.node for holder in status.waiters]
-    line = f"; waiting for it: {', '.join(waiting)}" if waiting else ""
+    line = f"; queue: {', '.join(waiting)}" if waiting else ""
     place = f"; this host is number {waiting.index(node) + 1}" if node in waiting else ""
     found.reasons.append(
         Obstacle(
             LOCK_BUSY,
             f"the lock {status.prefix} is {held}{line}{place}",
-            "each host releases it when it is done, and Consul releases that of a crashed host within half a minute",
+            "each host releases it when its reload has ended; Consul releases it within 30 s if a host crashes",
         )
     )
 
@@ -255,5 +257,5 @@ def _judge_lock(status: LockStatus, node: str, max_parallel: int, found: Explana
 def _judge_host_lock(service: Service, pid: int | None, found: Explanation) -> None:
     if pid is not None:
         what = f"another reload of {service.name} runs on this host (pid {pid})"
-        remedy = f"it may be taking this version, and ends by itself; see: svcagent fleet {service.name}"
+        remedy = f"it may install this version. To watch it, run: svcagent fleet {service.name}"
         found.reasons.append(Obstacle(RELOAD_RUNNING, what, remedy))

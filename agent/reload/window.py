@@ -64,7 +64,7 @@ def zone(name: str | None, environ: Mapping[str, str] = os.environ) -> tzinfo:
         return UTC
     except (KeyError, ValueError, OSError) as error:
         problem = f"the time zone of this host is unknown (TZ={own or 'not set'}, {_LOCALTIME}): {error}"
-        raise SvcagentError(f"{problem}. Write reload.timezone into the definition", kind="timezone-unknown") from error
+        raise SvcagentError(f"{problem}. Set reload.timezone in the definition", kind="timezone-unknown") from error
 
 
 @lru_cache(maxsize=1)

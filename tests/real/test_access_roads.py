@@ -123,10 +123,10 @@ def test_a_late_answer_is_not_taken_for_the_next_one(access: Access, monkeypatch
 
 PAGE = b"Content-Type: text/html\r\nConnection: close\r\nContent-Length: 6\r\n\r\n<html>"
 ANSWERS = {
-    "a page": (b"HTTP/1.1 200 OK\r\n" + PAGE, "not Consul's"),
-    "a page that says 404": (b"HTTP/1.1 404 Not Found\r\n" + PAGE, "not Consul's"),
-    "a page that says 502": (b"HTTP/1.1 502 Bad Gateway\r\n" + PAGE, "not Consul's"),
-    "text": (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello", "not Consul's"),
+    "a page": (b"HTTP/1.1 200 OK\r\n" + PAGE, "not from Consul"),
+    "a page that says 404": (b"HTTP/1.1 404 Not Found\r\n" + PAGE, "not from Consul"),
+    "a page that says 502": (b"HTTP/1.1 502 Bad Gateway\r\n" + PAGE, "not from Consul"),
+    "text": (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello", "not from Consul"),
     "a redirect": (
         b"HTTP/1.1 302 Found\r\nLocation: http://login.example.com/\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
         "a redirect to http://login.example.com/",
@@ -135,9 +135,9 @@ ANSWERS = {
 
 READ_ANSWERS = ANSWERS | {
     "nothing": (b"", "it closed the connection"),
-    "JSON of another kind": (JSON + b'Content-Length: 13\r\n\r\n{"ok": [true]', "not Consul's"),
-    "a list": (JSON + b"Content-Length: 2\r\n\r\n[]", "not Consul's"),
-    "a number": (JSON + b"Content-Length: 2\r\n\r\n42", "not Consul's"),
+    "JSON of another kind": (JSON + b'Content-Length: 13\r\n\r\n{"ok": [true]', "not from Consul"),
+    "a list": (JSON + b"Content-Length: 2\r\n\r\n[]", "not from Consul"),
+    "a number": (JSON + b"Content-Length: 2\r\n\r\n42", "not from Consul"),
     "half an answer": (JSON + b"Content-Length: 5000\r\n\r\n{", "it closed the connection"),
     "half a chunk": (JSON + b"Transfer-Encoding: chunked\r\n\r\n40\r\n{", "it closed the connection"),
     "no HTTP": (b"220 mail.example.com ESMTP\r\n", "it closed the connection"),

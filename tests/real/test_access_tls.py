@@ -125,7 +125,7 @@ def test_failures_name_the_setting(tls: Tls, svcagent: Svcagent) -> None:
     http_port = f"{tls.access.address}:8500"
     for settings, said in (
         (tls.good | {"CONSUL_CACERT": str(tls.stranger.certificate)}, "CONSUL_CACERT or CONSUL_CAPATH"),
-        (no_client, "asks for a client certificate, and none is set. Set CONSUL_CLIENT_CERT"),
+        (no_client, "requires a client certificate, and none is set. Set CONSUL_CLIENT_CERT"),
         (
             tls.good | {"CONSUL_CLIENT_CERT": str(foreign[0]), "CONSUL_CLIENT_KEY": str(foreign[1])},
             "does not accept svcagent's own certificate, or it has expired. Set CONSUL_CLIENT_CERT",
@@ -134,8 +134,8 @@ def test_failures_name_the_setting(tls: Tls, svcagent: Svcagent) -> None:
             tls.good | {"CONSUL_CLIENT_CERT": str(expired[0]), "CONSUL_CLIENT_KEY": str(expired[1])},
             "does not accept svcagent's own certificate, or it has expired. Set CONSUL_CLIENT_CERT",
         ),
-        (tls.good | {"CONSUL_HTTP_ADDR": f"https://{http_port}"}, "does not speak TLS there. Write http://"),
-        (tls.good | {"CONSUL_HTTP_ADDR": f"{tls.access.address}:8501"}, "wants TLS there. Write https://"),
+        (tls.good | {"CONSUL_HTTP_ADDR": f"https://{http_port}"}, "does not use TLS on this port. Write http://"),
+        (tls.good | {"CONSUL_HTTP_ADDR": f"{tls.access.address}:8501"}, "requires TLS. Write https://"),
     ):
         for argv in (["maint", "status"], ["register", "--wait", "0s"]):
             result = svcagent(*argv, **settings)

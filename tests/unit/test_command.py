@@ -90,8 +90,7 @@ def test_a_command_that_takes_too_long_is_stopped_with_all_its_children(tmp_path
     said = failure(sh(f"sleep 60 & echo $! >{child}; echo begun; wait"), timeout=0.5)
 
     assert (
-        "had not ended after 0.5 s and was stopped; if it needs longer, raise reload.key. Its last lines:\nbegun"
-        in said
+        "did not end within 0.5 s and was stopped. If it needs longer, raise reload.key. Its last lines:\nbegun" in said
     )
     assert is_gone(child)
 

@@ -65,7 +65,7 @@ def _seen(
     [
         ([_instance("a"), _instance("b")], ONE, []),
         ([_instance("a")], NONE, []),
-        ([_instance("a")], ONE, ["min_healthy: 0"]),
+        ([_instance("a")], ONE, ["min_healthy to 0"]),
         ([], ONE, ["svcagent register"]),
         ([_instance("b")], ONE, ["svcagent register"]),
         ([_instance("a"), _instance("b", "critical")], ONE, ["0 of the 1 other"]),
@@ -75,12 +75,12 @@ def _seen(
         ([_instance("a"), _instance("b"), _instance("c", "critical")], ONE, []),
         ([_instance("a"), _instance("b", alive="critical")], ONE, ["0 of the 1 other"]),
         # A percentage above 0 needs another instance, also where the catalog shows none.
-        ([_instance("a")], HALF, ["0 of the 0 other", "min_healthy: 0"]),
-        ([_instance("a")], ALL, ["min_healthy: 0"]),
-        ([_instance("a")], MinHealthy(value=1, is_percent=True), ["min_healthy: 0"]),
+        ([_instance("a")], HALF, ["0 of the 0 other", "min_healthy to 0"]),
+        ([_instance("a")], ALL, ["min_healthy to 0"]),
+        ([_instance("a")], MinHealthy(value=1, is_percent=True), ["min_healthy to 0"]),
         ([_instance("a")], MinHealthy(value=0, is_percent=True), []),
         # Consul DNS sends clients to an instance in warning.
-        ([_instance("a", "warning")], ONE, ["min_healthy: 0"]),
+        ([_instance("a", "warning")], ONE, ["min_healthy to 0"]),
         ([_instance("a", "warning"), _instance("b", held="x")], ONE, ["0 of the 1 other"]),
         ([_instance("a", "warning"), _instance("b", "critical")], HALF, ["0 of the 1 other"]),
         ([_instance("a", alive="warning"), _instance("b", held="x")], ONE, ["0 of the 1 other"]),
@@ -98,7 +98,7 @@ def _seen(
         (
             [_instance("a"), _instance("b"), _instance("c"), _instance("d", "critical")],
             MinHealthy(value=67, is_percent=True),
-            ["2 of the 3 other", "3 must"],
+            ["2 of the 3 other", "requires 3"],
         ),
     ],
 )
@@ -143,7 +143,7 @@ def test_every_obstacle_says_what_to_do() -> None:
         ObstacleKind.MAINTENANCE: "svcagent recover web",
         ObstacleKind.PAUSE: "svcagent resume web",
         ObstacleKind.QUARANTINE: "svcagent quarantine clear web sha256:1",
-        ObstacleKind.WINDOW: "wait until 2026-05-01T13:00:00Z",
+        ObstacleKind.WINDOW: "opens at 2026-05-01T13:00:00Z",
         ObstacleKind.AGE: "wait until 2026-05-01T12:01:00Z",
         ObstacleKind.HEALTH: "svcagent fleet web",
         ObstacleKind.SUSPECT: "svcagent quarantine clear web sha256:1",
@@ -266,7 +266,7 @@ def test_a_rollout_does_not_wait_for_a_failed_host() -> None:
     ("instances", "known", "min_healthy", "words"),
     [
         # One of two hosts reboots: its agent leaves the catalog.
-        ([_instance("a")], {("a", "web"), ("b", "web")}, HALF, ["0 of the 1 other", "not in Consul's catalog: b"]),
+        ([_instance("a")], {("a", "web"), ("b", "web")}, HALF, ["0 of the 1 other", "not in the catalog: b"]),
         ([_instance("a")], {("b", "web")}, ALL, ["0 of the 1 other", "svcagent fleet web"]),
         ([_instance("a")], {("b", "web")}, NONE, []),
         # Two of four hosts are gone: half of the three others are two, and one passes.
@@ -274,7 +274,7 @@ def test_a_rollout_does_not_wait_for_a_failed_host() -> None:
             [_instance("a"), _instance("b")],
             {("c", "web"), ("d", "web")},
             HALF,
-            ["1 of the 3 other", "2 must", ": c, d"],
+            ["1 of the 3 other", "requires 2", ": c, d"],
         ),
         ([_instance("a"), _instance("b"), _instance("c")], {("d", "web")}, HALF, []),
         # In the catalog and known is one instance, and the own one is none of the others.

@@ -22,7 +22,7 @@ def _runner(**commands: Any) -> HookRunner:
 
 @pytest.mark.parametrize("hook", Hook)
 def test_a_program_that_does_not_exist_is_found_beforehand(hook: Hook) -> None:
-    with pytest.raises(HookFailed, match=f"hook {hook} of web .* cannot be started: there is no program /nowhere"):
+    with pytest.raises(HookFailed, match=f"hook {hook} of web .* cannot be started: the program /nowhere"):
         _runner(**{hook: ("/nowhere", "x")}).check_programs()
 
 

@@ -258,7 +258,7 @@ def test_the_two_halves_of_an_operators_restart_are_one_restart(world: World) ->
     world.clock.plan += [(1.0, world.stop), (4.0, world.start)]
 
     assert world.settle()
-    assert any("something restarted" in note for note in world.notes)
+    assert any("another process restarted" in note for note in world.notes)
 
 
 def test_a_container_that_was_restarted_between_its_return_and_the_first_look_fails(world: World) -> None:
