@@ -154,7 +154,7 @@ def read_status(settings: Settings, clock: Clock) -> DaemonStatus:
     except PermissionError as error:
         how = "run as root, or as a member of the file's group"
         return DaemonStatus(None, f"unknown: {path} cannot be read: {error.strerror}; {how}", is_unknown=True)
-    except (OSError, NotRegularFile, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (OSError, NotRegularFile, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         return DaemonStatus(None, f"unknown: {path} is invalid: {error}", is_unknown=True)
     if is_gone:
         return DaemonStatus(None, f"does not run: process {pid} has ended; its last status is from {tree['at']}")

@@ -177,11 +177,11 @@ class FieldKind:
 
     def find(self, document: Mapping[str, Any], key: str) -> Any:
         """Return the field's value in a document, or raise `Unreadable`."""
-        found = document.get(key, "")
-        if found != "":
-            found = self.check(found, key)
-        if found != "":
-            return found
+        is_text = self.missing in ("", None, _REQUIRED)  # then an empty one is missing
+        if key in document and not (is_text and document[key] == ""):
+            found = self.check(document[key], key)
+            if found != "":
+                return found
         if self.missing is _REQUIRED:
             raise Unreadable(f"it has no {key}")
         return self.missing

@@ -83,9 +83,10 @@ def require_program(command: Command, environ: Mapping[str, str]) -> None:
     program = Path(command.argv[0])
     # As Popen looks for it, in the directory in which `run` starts it.
     found = [Path("/") / folder / program for folder in ([""] if "/" in str(program) else os.get_exec_path(environ))]
-    if not any(one.exists() for one in found):
+    # Not Path.exists and Path.is_file, which raise for a directory that this user must not search.
+    if not any(os.path.exists(one) for one in found):  # noqa: PTH110
         raise _not_started(command, f"the program {clean(str(program), LONGEST_REASON)} does not exist")
-    if not any(one.is_file() and os.access(one, os.X_OK) for one in found):
+    if not any(os.path.isfile(one) and os.access(one, os.X_OK) for one in found):  # noqa: PTH113
         raise _not_started(command, f"{clean(str(program), LONGEST_REASON)} is not executable")
 
 

@@ -118,6 +118,11 @@ class HostLock:
         if results:
             self._write(replace(self._record, results=tuple(ended)))
 
+    def restore_record(self) -> None:
+        """Write the record again that this process found: it changed nothing that a reader must know."""
+        if self._record.before is not None:
+            self._write(self._record.before)
+
     def read(self) -> HostReload | None:
         """Return the file's content; None if there is no file, or if this version did not write it."""
         try:

@@ -67,6 +67,7 @@ class Readiness:
         self._left_for = ""
         self._first_run_by: dict[str, float] = {}
         self._is_renewed = True
+        self._has_renewal_failed = False
 
     @property
     def before(self) -> Mapping[str, str]:
@@ -98,8 +99,9 @@ class Readiness:
             for check in checks
         }
         self._left_to_consul.clear()
-        self._is_renewed = False  # also if the next line fails
+        self._is_renewed, self._has_renewal_failed = False, True  # if the next line fails
         self._is_renewed = bool(checks) and self._renew(checks)
+        self._has_renewal_failed = False
 
     def wait(
         self, *, is_fresh: bool = False, is_returning: bool = False, each_round: Callable[[], None] = never_interrupted
@@ -260,7 +262,8 @@ class Readiness:
             if not has_run(check, state) and not is_first_run_due:
                 return InstanceFault(f"Consul has not run check {check.id} since the restart")
             return fault_in_consul(state)
-        if not (self._is_renewed or is_first_run_due or check.kind == "ttl"):
+        is_heartbeat_new = check.kind == "ttl" and (is_returning or not self._has_renewal_failed)
+        if not (self._is_renewed or is_first_run_due or is_heartbeat_new):
             # Registered by another tool, or not as defined now: after an interval, Consul's status is newer.
             return InstanceFault(f"Consul's result of check {check.id} may be older than the restart")
         return None

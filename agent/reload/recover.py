@@ -143,7 +143,7 @@ class Recovery:
             is_locked=bool(record.session) or leftover.is_journal_lost,
             may_roll_back=reload.rollback,
         )
-        wanted = record.digest or None
+        wanted = None if leftover.is_journal_lost else record.digest or None
         self.result = ReloadResult(service.name, deps.agent.node, reload.image, id=record.reload_id, wanted=wanted)
         self._deps = deps
         self._record = record

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from agent.clock import Clock
 from agent.data import dataclass
 from agent.definitions import Definition, Settings
-from agent.errors import LockBusy, SvcagentError, UnexpectedError
+from agent.errors import Interrupted, LockBusy, SvcagentError, UnexpectedError
 from agent.logs import about
 from agent.reload.build import HostClients, engine_of
 from agent.reload.dependencies import Dependencies
@@ -68,7 +68,11 @@ def _repair_locked(
         if definition is not None:
             name = definition.service.name
             report = lock.recording(lambda event: output.report_event(name, event))
-            repaired = repair_one(definition, clients.dependencies(service_id, report), output)
+            try:
+                repaired = repair_one(definition, clients.dependencies(service_id, report), output)
+            except Interrupted:
+                lock.restore_record()
+                raise
             lock.record_end(*repaired)
             return repaired
         journal = Journal(state_dir, service_id)

@@ -45,9 +45,10 @@ class HostStateReport:
     def __init__(self, context: ReloadContext) -> None:
         self._deps = context.deps
         self._entry = context.entry
-        self._service = context.service.name
-        self._service_id = context.service.id
-        _repository, _, self._tag = context.section.image.rpartition(":")
+        # A recovery is about the reload that crashed, which began with an earlier definition perhaps.
+        record = context.entry.record
+        self._service, self._service_id = record.service, record.service_id
+        _repository, _, self._tag = record.image.rpartition(":")
         self._note = context.progress.note
         self._is_silent = False
         self._is_published = False

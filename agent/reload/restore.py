@@ -204,10 +204,22 @@ class Restoration:
         seen = self._require_ready(is_returning=is_returning)
         if is_own(local) and local.meta == registration(service)["Meta"]:
             # A check that fails for svcagent and passes for Consul keeps Consul's status.
-            with self._tolerated("renewing the checks in Consul"):
-                renew_checks(consul, service, {name: status for name, status in seen.items() if status != "critical"})
+            self._renew_checks({name: status for name, status in seen.items() if status != "critical"})
         self.drainer.disable(held)
         return True
+
+    def _renew_checks(self, statuses: Mapping[str, str]) -> None:
+        is_renewed = False
+        with self._tolerated("renewing the checks in Consul"):
+            renew_checks(self._deps.consul, self._service, statuses)
+            is_renewed = True
+        # Each is deregistered before it is registered again.
+        registered = statuses if is_renewed else self._deps.consul.checks()
+        if missing := sorted(statuses.keys() - registered.keys()):
+            raise SvcagentError(
+                f"Consul no longer has these checks of {self._service.id}: {', '.join(missing)}. To register them, "
+                "run: svcagent register"
+            )
 
     def _require_ready(
         self, *, is_returning: bool, is_in_service: bool = False, seconds: float = MOMENT_SECONDS

@@ -441,3 +441,13 @@ def test_what_this_host_ran_is_known_from_its_history(tmp_path: Path) -> None:
 
 def _digest(number: int) -> str:
     return f"sha256:{number:064x}"
+
+
+@pytest.mark.parametrize("field", ["settled", "seen"])
+def test_an_empty_text_is_no_flag(field: str) -> None:
+    place = "svcagent/web/hosts/host1/web"
+    tree = {"v": 1, "digest": DIGEST, "state": "running", "since": NOW.isoformat(), field: ""}
+
+    found = host_state.parse(KvPair(place, json.dumps(tree).encode(), 0, None, 7, 7))
+
+    assert bool(found.error) == (field == "settled")

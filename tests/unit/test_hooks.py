@@ -1,5 +1,6 @@
 """The programs of hooks are looked for before the service is drained."""
 
+import os
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -28,3 +29,9 @@ def test_a_program_that_does_not_exist_is_found_beforehand(hook: Hook) -> None:
 
 def test_programs_that_exist_are_accepted() -> None:
     _runner(before_drain=("true",), on_failure=("/bin/sh", "-c", "exit 1")).check_programs()
+
+
+def test_a_directory_of_path_that_cannot_be_searched_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `exec` does. Path.exists raises for one that this user must not search, as for a name that is too long."""
+    monkeypatch.setenv("PATH", f"/{'x' * 300}:{os.environ['PATH']}")
+    _runner(before_drain=("true",)).check_programs()

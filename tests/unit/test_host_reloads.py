@@ -209,3 +209,14 @@ def test_what_is_no_file_is_ignored(tmp_path: Path) -> None:
     reloads = HostReloads(tmp_path, SystemClock())
 
     assert (reloads.update(), reloads.running, reloads.interrupted()) == ([], {}, frozenset())
+
+
+def test_a_recovery_that_was_interrupted_leaves_the_earlier_result(tmp_path: Path) -> None:
+    reload(tmp_path, replace(DONE, outcome=Outcome.STRANDED, exit_code=1))
+    reloads = HostReloads(tmp_path, SystemClock())
+    with lock_of(tmp_path) as lock:
+        lock.record(StepEvent(Step.READY, Phase.BEGIN, reload="r1"))
+        lock.restore_record()
+
+    assert reloads.update() == []
+    assert [one["outcome"] for one in reloads.last["web"].results] == ["stranded"]

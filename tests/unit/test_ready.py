@@ -9,11 +9,11 @@ from typing import Any, cast
 import pytest
 
 from agent.clock import SystemClock
-from agent.consul import Consul
+from agent.consul import CheckState, Consul
 from agent.definitions import Check, Ready, ReloadSection, Service
 from agent.engine.client import Engine
 from agent.engine.model import Container
-from agent.errors import ConsulUnreachable, DockerUnreachable, Interrupted, NotFound, NotReady
+from agent.errors import ConsulUnreachable, DockerUnreachable, Interrupted, NotFound, NotReady, Rejected
 from agent.reload.checks import CheckedInstance
 from agent.reload.probe import Prober, ProbeStatus, advice
 from agent.reload.ready import Readiness
@@ -297,3 +297,21 @@ def test_an_unresolvable_redirect_is_a_critical_answer_in_one_line(origin: Origi
 )
 def test_only_what_may_be_slow_is_advised_to_get_more_time(signature: str, is_slow: bool) -> None:
     assert ("ready.timeout" in advice(signature)) is is_slow
+
+
+def test_a_heartbeat_counts_only_if_it_is_known_to_be_from_the_new_container() -> None:
+    """If the renewal of the check failed, Consul may still show the old container's. A returning one served before."""
+
+    class Heartbeats:
+        def services(self) -> dict[str, Any]:
+            raise Rejected("not registered")
+
+        def checks(self) -> dict[str, CheckState]:
+            return {"service:web:ttl": CheckState("service:web:ttl", "", "passing", "", "web")}
+
+    readiness = odd(Heartbeats(), FakeEngine([CONTAINER]))
+    with pytest.raises(Rejected):
+        readiness.expect_fresh_results()
+
+    assert "may be older" in str(readiness.missing_now())
+    assert "may be older" not in str(readiness.missing_now(is_returning=True))

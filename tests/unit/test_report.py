@@ -26,20 +26,23 @@ class FakeKv:
     def __init__(self, failing: set[str]) -> None:
         self.failing = failing
         self.written: list[HostState] = []
+        self.services: set[str] = set()
 
-    def write(self, _consul: Any, _service: str, _node: str, state: HostState) -> None:
+    def write(self, _consul: Any, service: str, _node: str, state: HostState) -> None:
+        self.services.add(service)
         if state.step in self.failing:
             raise SvcagentError("no answer")
         self.written.append(state)
 
 
 def report_of(deps: object, digest: str, note: Callable[[str], None] = lambda _text: None) -> HostStateReport:
+    """The definition was changed since the reload began."""
     record = JournalRecord(
         "r", "web", "web", "web", "web", 1, "web:latest", "", digest=digest, digest_before="sha256:1"
     )
     context = SimpleNamespace(
-        service=Service(name="web"),
-        section=ReloadSection(image="web:latest", container="web"),
+        service=Service(name="web-frontend", id="web"),
+        section=ReloadSection(image="web:v2", container="web"),
         deps=deps,
         progress=SimpleNamespace(note=note),
         entry=JournalEntry(cast("Journal", None), record, cast("Progress", None)),
@@ -61,7 +64,8 @@ def test_an_outcome_is_published_also_where_an_earlier_write_failed(monkeypatch:
     result = ReloadResult("web", "host1", "web:latest", outcome=Outcome.RELOADED)
     report.publish(result, State(is_settled=True), "sha256:2")
 
-    assert [state.state for state in kv.written] == ["reloading", "running"]
+    assert [(state.state, state.tag) for state in kv.written] == [("reloading", "latest"), ("running", "latest")]
+    assert kv.services == {"web"}
     assert len(notes) == 1
 
 

@@ -11,7 +11,7 @@ from agent.clock import never_interrupted
 from agent.consul import CheckState, Instance, LocalService
 from agent.definitions import Check, Ready, ReloadSection, Service, Settle
 from agent.engine.client import Engine
-from agent.errors import Conflict, ConsulUnreachable, Denied, NotReady, Rejected
+from agent.errors import Conflict, ConsulUnreachable, Denied, NotReady, Rejected, SvcagentError
 from agent.registration import registration
 from agent.reload.dependencies import Dependencies, ReloadContext
 from agent.reload.journal import Journal, JournalEntry, JournalRecord
@@ -352,6 +352,25 @@ def test_checks_that_cannot_be_renewed_do_not_keep_the_instance_in_maintenance(
 
     assert HELD.id not in world.consul.states
     assert [str(error) in note for note in world.notes] == [True, True]
+
+
+def test_a_check_that_was_deregistered_and_could_not_be_registered_keeps_the_maintenance(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise Consul would judge the instance without it."""
+
+    def deregister_only(*_arguments: object) -> None:
+        del world.consul.states[CHECK.id]
+        raise Rejected("not registered")
+
+    world.returning()
+    world.consul.meta = registration(SERVICE)["Meta"]
+    monkeypatch.setattr("agent.reload.restore.renew_checks", deregister_only)
+
+    with pytest.raises(SvcagentError, match="no longer has these checks"):
+        world.restoration.return_(is_returning=True)
+
+    assert HELD.id in world.consul.states
 
 
 def test_consul_not_answering_while_checks_are_renewed_is_retried(

@@ -13,6 +13,10 @@ from agent.definitions import Settings
 from tests.support.clock import FakeClock
 from tests.unit.schedule_tools import utc
 
+HUGE_PID = json.dumps(
+    {"v": 1, "pid": 1 << 32, "at": "2026-06-01T10:05:00Z", "state_dir": "/", "services_dir": "/", "started": "1"}
+)
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
@@ -113,7 +117,9 @@ def test_a_daemon_of_other_directories(settings: Settings, clock: FakeClock, tmp
     assert "/elsewhere" in found.problem
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"v": 2}', '{"v": 1, "pid": "x"}', '{"v": 1, "pid": 1}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", HUGE_PID, '{"v": 2}', '{"v": 1, "pid": "x"}', '{"v": 1, "pid": 1}']
+)
 def test_a_file_that_cannot_be_used(settings: Settings, clock: FakeClock, content: str) -> None:
     written(settings, clock).write_text(content)
 
