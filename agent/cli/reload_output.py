@@ -36,7 +36,8 @@ def show_result(result: ReloadResult) -> int:
         show_line(f"{result.service} {done} on {result.node} after {seconds:.1f} s", "green")
     elif result.outcome is Outcome.UP_TO_DATE and result.remark:
         # The newest version is not taken, and nothing else is printed under cron.
-        show_warning(waiting_image(result), service=result.service)
+        if not current().quiet:
+            show_warning(waiting_image(result), service=result.service)
     elif sys.stdout.isatty():
         remark = f" ({result.remark})" if result.remark else ""
         show_line(
