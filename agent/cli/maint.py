@@ -173,7 +173,7 @@ def enable(
 @_wait
 @output_options
 def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: float) -> None:
-    """Disable maintenance, print its former owner, and return when the catalog shows it.
+    """Disable maintenance, and return when the catalog shows it.
 
     Does nothing if none is enabled. If a running reload has enabled maintenance of one of the services, changes no
     service and exits 1. Exit code 69 means that Consul did not answer and the state is unknown: run the same command

@@ -28,7 +28,7 @@ def notify() -> None:
 @notify.command(epilog="\b\nExamples:\n  svcagent notify test\n  svcagent --json notify test")
 @output_options
 def test() -> int:
-    """Send a test message to each of [notify] urls, and print the result for each.
+    """Send a test message to each URL of [notify], and print the results.
 
     Shows only scheme and host of an endpoint. Exits 1 if an endpoint did not accept the message; exits 78 without
     sending anything if no URL is set or Apprise does not support one.

@@ -130,7 +130,7 @@ def list_(name: str | None) -> None:
 @click.option("--all", "every", is_flag=True, help="All digests of NAME.")
 @output_options
 def clear(name: str, digest: str | None, *, every: bool) -> None:
-    """Clear a quarantined or suspect digest of NAME, so that hosts take it again.
+    """Let hosts take a quarantined or suspect digest of NAME again.
 
     An unambiguous prefix of DIGEST is enough; omit it if there is only one. The next reload takes the digest if the tag
     still points to it or its rollout is in progress. A suspect version is cleared automatically when its host has

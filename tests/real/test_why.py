@@ -250,7 +250,7 @@ def test_a_rollout_under_way_binds_this_host_to_its_digest(site: ReloadHost, con
 
     found = site.why()
     assert set(found) == {"older-rollout"}
-    assert f"a rollout of an older digest, {older[:19]}, is in progress, pinned by host2 since" in found["older-rollout"]
+    assert f"rollout of an older digest, {older[:19]}, is in progress, pinned by host2" in found["older-rollout"]
     assert f"it waits for: {NODE}" in found["older-rollout"]
     assert newest[:19] in found["older-rollout"]
     document = json.loads(site.shown("--json", "why", "web", code=75))
