@@ -70,8 +70,9 @@ def test_a_missing_state_directory_is_created(host: ConsulHost, svcagent: Svcage
 
 @pytest.mark.parametrize("verb", [["register"], ["recover"], ["run"], ["reload", "web"]])
 def test_a_state_directory_that_others_write_is_refused(host: ConsulHost, svcagent: Svcagent, verb: list[str]) -> None:
-    """They could leave a journal there, and with it a command to run or maintenance to lift."""
-    svcagent.define("web")
+    """They could leave a journal there, and with it a command to run or maintenance to disable."""
+    check = {"tcp": f"{host.address}:8500", "interval": "1s"}
+    svcagent.write("web", {"service": {"name": "web", "checks": [check]}, "reload": {"restart": ["true"]}})
     svcagent.state_dir.chmod(0o770)
 
     result = svcagent(*verb, CONSUL_HTTP_ADDR=f"{host.address}:8500")
