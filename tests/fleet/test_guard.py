@@ -143,6 +143,7 @@ def test_status_shows_what_the_next_reload_meets(fleet: Fleet) -> None:
     registered = {"ID": "old", "Name": "old", "Meta": {MARK: ""}}
     fleet.lab.consul(host).put("/v1/agent/service/register", registered)
     host.engine.api.stop(NAME, timeout=5)
+    wait_until(lambda: "host1" not in fleet.lab.consul().passing(), 10, "Consul notices the stopped container")
     try:
         code, output, errors = fleet.run(0, "status")
         tree = json.loads(fleet.run(0, "--json", "status")[1])

@@ -280,14 +280,14 @@ def test_an_older_generation_gives_way_quietly(site: CnameHost) -> None:
 @pytest.mark.parametrize(
     ("cname", "said"),
     [
-        ({"name": ZONE}, "top of its zone"),
+        ({"name": ZONE}, "is the apex of its zone"),
         ({"name": "www.example.org.", "zone": ZONE}, "not in the zone"),
         ({"name": "www.*.example.org."}, "* must be the whole first label"),
-        ({"name": "www"}, "incomplete"),
+        ({"name": "www"}, "is unknown"),
         ({"tag": "a.b"}, "cannot be looked up"),
-        ({"tag": ["a", "b"]}, "is a list, not text"),
+        ({"tag": ["a", "b"]}, "is an array, not a string"),
         ({"provider": "bind9"}, "there is no DNS provider 'bind9'"),
-        ({"target": f"x.{ZONE}"}, "would point at itself"),
+        ({"target": f"x.{ZONE}"}, "points at itself"),
     ],
 )
 def test_faults_are_reported_before_anything_is_sent(site: CnameHost, cname: dict[str, Any], said: str) -> None:

@@ -271,7 +271,7 @@ def test_what_consul_passes_and_svcagent_fails_is_a_difference(site: CheckedServ
 
     assert len(found.differences) == 1
     assert site.check_id() in found.differences[0]
-    assert "is passing for Consul" in found.differences[0]
+    assert "is passing in Consul" in found.differences[0]
     assert "answers 503" in found.differences[0]
     assert found.statuses == {site.check_id(): "critical"}
 

@@ -174,7 +174,7 @@ def test_a_hundred_malformed_definitions_are_each_reported_and_skipped(site: Reg
     faults = json.loads(out)["faults"]
     assert run.returncode == 78
     assert {fault["file"] for fault in faults} >= {str(file) for file in files}
-    assert f"{lost}: the link leads to" in err
+    assert f"{lost}: the symbolic link points to" in err
     for file, (_content, path, said) in zip(files, bad, strict=True):
         told = [one for one in faults if one["file"] == str(file) and one["path"] == path]
         assert any(said in f"{one['problem']}; {one['remedy']}" for one in told), (file, path, said)

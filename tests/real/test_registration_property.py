@@ -120,7 +120,7 @@ class Registrations(RuleBasedStateMachine):
             assert not changed & faulty
             assert before.keys() <= own.keys()
             return
-        refused = {name for name in files if f"{name} is left alone" in outcome.err}
+        refused = {name for name in files if f"{name}: not changed: " in outcome.err}
         assert outcome.code == (1 if refused else 0)
         assert files - refused <= own.keys() <= files
         plan = self.site.planned("--allow-empty")
