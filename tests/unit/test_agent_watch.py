@@ -39,7 +39,9 @@ from tests.lab.ground import wait_until
         (SeenRegistrations(is_away=True), "1", SeenRegistrations(known=None), True),
     ],
 )
-def test_the_answers(seen: SeenRegistrations, answer: str | None, expected: SeenRegistrations, is_waking: bool) -> None:
+def test_waking_answers(
+    seen: SeenRegistrations, answer: str | None, expected: SeenRegistrations, is_waking: bool
+) -> None:
     """A convergence is woken when it may have something to do, and not again before that can have changed."""
     assert after_answer(seen, answer) == (expected, is_waking)
 

@@ -71,8 +71,10 @@ def _quarantine(*digests: str) -> dict[str, Quarantine]:
         (FleetView(_pin(), quarantine=_quarantine(PINNED, NEW)), NEW, OLD, NEW, VersionAction.KEEP),
     ],
 )
-def test_what_one_takes(view: FleetView, newest: str, running: str | None, wanted: str, action: VersionAction) -> None:
-    """Each row: what hosts have told, what the tag stands for, what runs here; the digest taken and the pin's fate."""
+def test_the_taken_digest(
+    view: FleetView, newest: str, running: str | None, wanted: str, action: VersionAction
+) -> None:
+    """Each row: the documents of hosts, the tag's digest, the running one; the digest taken and the pin's fate."""
     decision = decide(view, IMAGE, newest, running, _webs("a", "b"), NOW)
 
     assert (decision.wanted, decision.action) == (wanted, action)

@@ -67,8 +67,10 @@ def chosen(choice: Choice, *versions: Mapping[str, str]) -> dict[str, str]:
         ({}, {"a": "x"}, {}, set()),
     ],
 )
-def test_last_good(now: dict[str, str], good: dict[str, str], expected: dict[str, str], faulty: set[str]) -> None:
-    """A bad file is as it was when it was good, and keeps no other from changing."""
+def test_a_faulty_file_keeps_its_last_good_version(
+    now: dict[str, str], good: dict[str, str], expected: dict[str, str], faulty: set[str]
+) -> None:
+    """Other files change nevertheless."""
     choice = choose(files_of(now), files_of(good))
 
     assert chosen(choice, now, good) == expected
