@@ -2,8 +2,9 @@
 #
 # Replace three placeholders:
 #   NODE     this host's node name in Consul (consul members shows it),
-#   SERVICE  a service that services.d defines: its name, not its ID. Repeat both rules for each,
-#   LOCK     the reload.lock of a definition that sets one. Repeat the rule for each, or leave it out,
+#   SERVICE  the name (not the ID) of a service that services.d defines. Repeat both rules for each,
+#   LOCK     the reload.lock of a definition that sets one. Repeat the rule for each, or leave it out.
+#
 # Then create a token with this policy, using a token that may write ACLs:
 #
 #   sed 's/NODE/host-1/; s/SERVICE/keyword-suggest/; s/LOCK/keyword_suggest_reload/' policy.hcl |
@@ -12,34 +13,35 @@
 #
 # svcagent doctor then reports the rules that the token lacks.
 #
-# To use one policy for all hosts, replace agent and session by agent_prefix "" and session_prefix "".
+# To use one policy for all hosts, replace agent and session with agent_prefix "" and session_prefix "".
 #
-# Keep the token valid as long as its services are registered: Consul's agent uses it to report their state to the servers.
-# Once it is deleted, the catalog's state of these services no longer changes.
+# Keep the token valid as long as its services are registered: the Consul agent uses it to report their state to the
+# servers. If it is deleted, the catalog keeps their last state.
 
-# The local agent's node name and datacenter, which every verb but status reads first.
+# To read the local agent's node name and datacenter, which almost every command needs.
 agent "NODE" { policy = "read" }
 
-# Reading whether enough other instances, on other nodes, pass before one is drained, and whether maintenance has reached
-# the catalog. Without this rule Consul's answers are empty; svcagent reports that instead of relying on them.
+# To check that enough instances on other nodes pass before a drain, and that maintenance has reached the catalog. Without
+# this rule Consul's answers are empty; svcagent reports that instead of relying on them.
 node_prefix "" { policy = "read" }
 
-# Registering the service and its checks, its maintenance, and reading them back (write includes read).
+# To register the service and its checks, to enable maintenance, and to read them back (write includes read).
 service "SERVICE" { policy = "write" }
 
-# The session that holds the reload lock, or waits for it.
+# To create the session that holds the reload lock, or waits for it.
 session "NODE" { policy = "write" }
 
-# Reading whether another host's reload still runs, for a service that this host does not define. Consul hides sessions
-# that the token may not read, and a hidden session looks like a reload that disappeared.
+# To check whether a reload on another host still runs, even for a service that this host does not define. Consul hides
+# sessions that the token may not read, and a hidden session looks like a crashed reload.
 session_prefix "" { policy = "read" }
 
 # The lock svcagent/<service>/lock, the queue for every lock of the service, and the documents that hosts share: the
-# wanted version, quarantine, pause, states, history and sent notifications. With write access one can choose among the
-# versions that hosts have seen under the tag, and pause reloads. Keys are in lower case: write the service's name in lower case here.
+# wanted version, quarantine, pause, states, history and sent notifications. Write access permits choosing among the
+# versions that hosts have seen under the tag, and pausing reloads. Keys are in lower case, so write the service's name in
+# lower case here.
 key_prefix "svcagent/SERVICE/" { policy = "write" }
 
-# A lock with another name, such as one shared with consul lock.
+# A lock with another name, for example one that consul lock also uses.
 key_prefix "LOCK/" { policy = "write" }
 
 # Only for svcagent maint enable --node and disable --node. Leave it out if operators use another token for that.
