@@ -26,6 +26,9 @@ from agent.reload.service_status import ServiceStatus, StatusReader
 from agent.reload.unfinished import find_unfinished
 from agent.text import quoted_command, short_digest
 
+_RELOAD_FIELDS = ("pid", "began", "step", "since", "text", "place", "reload")
+"""The parts of a running reload's record that ``--json`` shows."""
+
 
 @click.command(epilog="Examples: svcagent status; svcagent --json status keyword-suggest")
 @click.argument("name", required=False, shell_complete=context.complete_name)
@@ -183,5 +186,6 @@ def _running(settings: Settings, clock: Clock, ids: Sequence[str]) -> list[dict[
         lock = HostLock(settings.state_dir, service_id, clock, 0.0)
         said, holder = lock.read(), lock.holder()
         if said is not None and said.step and not said.results and holder == said.pid:
-            found.append({"service": service_id, **asdict(said)})
+            public = {name: getattr(said, name) for name in _RELOAD_FIELDS}
+            found.append({"service": service_id, **public, "is_daemons": bool(said.token)})
     return found

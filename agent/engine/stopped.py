@@ -57,14 +57,14 @@ def find_stopped(name: str, container: Container | None) -> StoppedContainer | N
 
 
 def is_stop_signal(number: str, configured: str | None) -> bool:
-    """True if a signal asks a container's program to end: its stop signal, SIGTERM or SIGKILL.
+    """True if a signal asks a container's program to end: its stop signal, or one of `STOP_CODES`.
 
     ``configured``: the stop signal in any form that Docker accepts, such as ``SIGINT``, ``INT``, ``2`` or ``RTMIN+3``.
     """
     found = re.fullmatch(r"(?:SIG)?([A-Z0-9]+)([+-][0-9]+)?", (configured or "").upper())
     known = signal.Signals.__members__.get(f"SIG{found[1]}") if found else None
     stop = configured if found is None or known is None else str(known + int(found[2] or 0))
-    return number in {stop, str(signal.SIGTERM.value), str(signal.SIGKILL.value)}
+    return number == stop or (number.isdigit() and 128 + int(number) in STOP_CODES)
 
 
 def _is_by_hand(container: Container) -> bool:

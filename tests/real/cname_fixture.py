@@ -121,8 +121,8 @@ def dns_server(
         everything = (f"grant svcagent subdomain {zone} CNAME;", f"grant svcagent subdomain _svcagent.{zone} TXT;")
         granted = (*(grants or everything), "grant admin zonesub ANY;")
         others = [(f"ns{number}", ground.address(number)) for number in range(2, 2 + secondaries)]
-        told = " ".join(f"{address} port {PORT};" for _name, address in others)
-        notify = f"notify explicit; also-notify {{ {told} }};" if told and is_notifying else "notify no;"
+        notified = " ".join(f"{address} port {PORT};" for _name, address in others)
+        notify = f"notify explicit; also-notify {{ {notified} }};" if notified and is_notifying else "notify no;"
         own = Zone(zone, granted, options=f"{notify} {more}", secondaries=tuple(others), minimum=minimum)
         bind = Bind(
             "bind",

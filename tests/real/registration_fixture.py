@@ -60,7 +60,7 @@ class RegistrationHost(Svcagent):
 
 @dataclass
 class Backend:
-    """What checks ask: an HTTP server that counts, and answers as it is told."""
+    """What checks ask: an HTTP server that counts, and answers as it is configured."""
 
     url: str = ""
     address: str = ""
@@ -70,16 +70,16 @@ class Backend:
 
 @contextmanager
 def backend() -> Iterator[Backend]:
-    """A backend on a port of its own."""
+    """A backend on a separate port."""
 
-    told = Backend()
+    backend = Backend()
 
     class Handler(QuietHandler):
         def do_GET(self) -> None:
-            told.hits[self.path] = told.hits.get(self.path, 0) + 1
-            self.send_response(told.status)
+            backend.hits[self.path] = backend.hits.get(self.path, 0) + 1
+            self.send_response(backend.status)
             self.end_headers()
 
     with serving(Handler) as address:
-        told.url, told.address = f"http://{address}", address
-        yield told
+        backend.url, backend.address = f"http://{address}", address
+        yield backend

@@ -131,10 +131,10 @@ def test_a_sync_writes_the_textfile(site: CnameHost, tmp_path: Path) -> None:
 def test_a_plan_changes_nothing(site: CnameHost, arguments: tuple[str, ...]) -> None:
     before = site.dns.serial
 
-    told = site.cname(*arguments)
+    printed = site.cname(*arguments)
     planned = site.outcome(*arguments)
 
-    assert "to be created" in told.out
+    assert "to be created" in printed.out
     assert (planned["outcome"], planned["is_done"]) == ("created", False)
     assert site.dns.serial == before
 
@@ -602,22 +602,22 @@ def test_doctor_suggests_signed_questions_where_the_zone_asks_for_the_key(host: 
 
 
 def test_a_conflict_is_reported_once_until_the_record_is_in_place(site: CnameHost, tmp_path: Path) -> None:
-    """By whichever host finds it first; again when it comes back; and never where nobody is to be told."""
+    """By the first host that finds it, again when it returns, and never by hosts without endpoints."""
     foreign = "elsewhere.example.com."
     with Endpoint() as endpoint:
-        told = CnameHost(
+        notifying = CnameHost(
             tmp_path, site.dns, site.resolver, site.consul, "--config", str(settings_file(tmp_path, [endpoint.url]))
         )
         site.dns.put(RECORD, 60, "CNAME", foreign)
         assert site.cname("sync").code == 1
-        assert [told.cname("sync").code for _time in range(3)] == [1, 1, 1]
+        assert [notifying.cname("sync").code for _time in range(3)] == [1, 1, 1]
         [message] = endpoint.messages
         assert message["title"] == f"chocon: conflict in DNS, {RECORD} differs from its definition"
         assert foreign in message["message"]
 
         site.dns.take(RECORD, "CNAME")
-        assert [told.cname("sync").code for _time in range(2)] == [0, 0]
+        assert [notifying.cname("sync").code for _time in range(2)] == [0, 0]
         site.dns.clear("*")
         site.dns.put(RECORD, 60, "CNAME", foreign)
-        assert told.cname("sync").code == 1
+        assert notifying.cname("sync").code == 1
         wait_until(lambda: len(endpoint.messages) == 2, 60, "people are notified again", every=0.1)

@@ -105,6 +105,8 @@ def test_a_missing_container_was_not_stopped_by_hand() -> None:
     [
         (15, None, True),
         (9, None, True),
+        (2, None, True),
+        (3, None, True),
         (1, None, False),
         (10, "SIGTERM", False),
         (3, "SIGQUIT", True),
